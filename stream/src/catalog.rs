@@ -1,0 +1,391 @@
+//! The catalog's replicated state: the cluster, its nodes, groups and streams, and what each
+//! command does to them.
+//!
+//! Invariant: [`Catalog::apply`] is a pure function of state and command; a refused command changes
+//! nothing, and [`Catalog::check`] finds nothing wrong after any sequence of commands. Stream and
+//! group ids are never used twice, nor a node id by another incarnation.
+//!
+//! Not here: carrying it out. The catalog's leader compares this with the groups and proposes to
+//! them what is missing.
+
+mod check;
+mod error;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use check::Violation;
+pub use error::{CatalogError, GroupError, InitError, NodeError, StreamError};
+pub use stream::{Stream, StreamMode, StreamShard, StreamStatus};
+
+use crate::catalog_command::{CatalogCommand, CreateGroup, CreateStream, Init, PutNode};
+use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
+use crate::limits::{
+    ADDRESS_CHARS_MAX, GROUPS_MAX, NODES_MAX, RETENTION_MS_CEILING, RETENTION_MS_MAX, RETENTION_MS_MIN,
+    SHARDS_PER_STREAM_MAX, STREAMS_MAX, TIME_MS_MAX,
+};
+use crate::name::StreamName;
+use crate::placement;
+use crate::versioned::{self, DecodeError};
+
+const VERSION: u8 = 1;
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Catalog {
+    cluster: Option<Cluster>,
+    nodes: BTreeMap<NodeId, Node>,
+    /// Data groups; the catalog's own group 0 is not among them.
+    groups: BTreeMap<GroupId, Vec<NodeId>>,
+    streams: BTreeMap<StreamId, Stream>,
+    names: BTreeMap<StreamName, StreamId>,
+    next_group: u32,
+    next_stream: u32,
+    last_time_ms: u64,
+    revision: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    pub id: ClusterId,
+    pub token_key: TokenKey,
+    pub settings: Settings,
+}
+
+/// Signs iterators and other tokens. Kept out of logs: its debug text is not the key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenKey(pub [u8; 32]);
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenKey(..)")
+    }
+}
+
+/// Cluster-wide settings.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// Replicas of each group, each in its own zone: 3, or 1 for a cluster on a developer's machine.
+    pub replicas: u8,
+    /// What a stream may set as its retention.
+    pub retention_ms_min: u64,
+    pub retention_ms_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { replicas: 3, retention_ms_min: RETENTION_MS_MIN, retention_ms_max: RETENTION_MS_MAX }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Node {
+    pub incarnation: Incarnation,
+    pub zone: Zone,
+    pub addresses: Addresses,
+}
+
+/// Each as `host:port`, at most 260 characters.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Addresses {
+    /// For clients and forwarded calls.
+    pub client: String,
+    /// For the other nodes' replication.
+    pub peer: String,
+}
+
+/// What an accepted command did. Repeating an accepted command gives the same answer, except for
+/// `CreateStream`, whose name is then taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CatalogReply {
+    Initialised,
+    NodePut,
+    GroupCreated { group: GroupId },
+    StreamCreating { stream: StreamId },
+    StreamActive { stream: StreamId },
+    StreamDeleting { stream: StreamId },
+    StreamDropped { stream: StreamId },
+    RetentionSet { stream: StreamId },
+    LimitsSet { stream: StreamId },
+}
+
+impl Default for Catalog {
+    fn default() -> Catalog {
+        Catalog::new()
+    }
+}
+
+impl Catalog {
+    pub fn new() -> Catalog {
+        Catalog {
+            cluster: None,
+            nodes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next_group: GroupId::CATALOG.0 + 1,
+            next_stream: 1,
+            last_time_ms: 0,
+            revision: 0,
+        }
+    }
+
+    /// `None` until `Init`.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
+    }
+
+    /// Each data group's replicas.
+    pub fn groups(&self) -> &BTreeMap<GroupId, Vec<NodeId>> {
+        &self.groups
+    }
+
+    /// The id `CreateGroup` must name.
+    pub fn next_group(&self) -> GroupId {
+        GroupId(self.next_group)
+    }
+
+    pub fn stream(&self, name: &StreamName) -> Option<&Stream> {
+        self.names.get(name).and_then(|&id| self.stream_by_id(id))
+    }
+
+    pub fn stream_by_id(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id)
+    }
+
+    /// All streams, by id.
+    pub fn streams(&self) -> impl ExactSizeIterator<Item = &Stream> {
+        self.streams.values()
+    }
+
+    /// All streams' names and ids, by name.
+    pub fn names(&self) -> &BTreeMap<StreamName, StreamId> {
+        &self.names
+    }
+
+    /// Goes up with every accepted command: what was derived from an older one may be stale.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Each data group's open shards, counting streams being created or deleted.
+    pub fn load(&self) -> BTreeMap<GroupId, u32> {
+        let mut load: BTreeMap<GroupId, u32> = self.groups.keys().map(|&id| (id, 0)).collect();
+        for shard in self.streams.values().flat_map(|it| it.shards.values()) {
+            if shard.is_open() {
+                load.entry(shard.group).and_modify(|shards| *shards += 1);
+            }
+        }
+        load
+    }
+
+    pub fn apply(&mut self, command: &CatalogCommand) -> Result<CatalogReply, CatalogError> {
+        let reply = match command {
+            CatalogCommand::Init(it) => self.init(it)?,
+            _ if self.cluster.is_none() => return Err(CatalogError::NotInitialised),
+            CatalogCommand::PutNode(it) => self.put_node(it)?,
+            CatalogCommand::CreateGroup(it) => self.create_group(it)?,
+            CatalogCommand::CreateStream(it) => self.create_stream(it)?,
+            CatalogCommand::StreamOpened(it) => self.stream_opened(it.stream)?,
+            CatalogCommand::DeleteStream(it) => self.delete_stream(&it.name)?,
+            CatalogCommand::StreamDropped(it) => self.stream_dropped(it.stream)?,
+            CatalogCommand::SetRetention(it) => {
+                self.check_retention(it.retention_ms)?;
+                self.settable(it.stream)?.retention_ms = it.retention_ms;
+                CatalogReply::RetentionSet { stream: it.stream }
+            }
+            CatalogCommand::SetLimits(it) => {
+                it.limits.check().map_err(StreamError::Limit)?;
+                self.settable(it.stream)?.limits = it.limits;
+                CatalogReply::LimitsSet { stream: it.stream }
+            }
+        };
+        self.revision += 1;
+        Ok(reply)
+    }
+
+    /// The checkpoint's content.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(versioned::encode(&[VERSION], self))
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
+        versioned::decode(VERSION, bytes)
+    }
+
+    fn settings(&self) -> &Settings {
+        let cluster = self.cluster.as_ref();
+        &cluster.expect("apply asks first").settings
+    }
+
+    fn init(&mut self, command: &Init) -> Result<CatalogReply, InitError> {
+        let cluster =
+            Cluster { id: command.cluster, token_key: command.token_key.clone(), settings: command.settings.clone() };
+        match &self.cluster {
+            Some(known) if *known == cluster => return Ok(CatalogReply::Initialised),
+            Some(known) => return Err(InitError::AlreadyInitialised { cluster: known.id }),
+            None => {}
+        }
+        let Settings { replicas, retention_ms_min: min, retention_ms_max: max } = command.settings;
+        if !matches!(replicas, 1 | 3) {
+            return Err(InitError::Replicas { replicas });
+        }
+        if min == 0 || min > max || max > RETENTION_MS_CEILING {
+            return Err(InitError::Retention { min, max });
+        }
+        self.last_time_ms = command.at_ms.min(TIME_MS_MAX);
+        self.cluster = Some(cluster);
+        Ok(CatalogReply::Initialised)
+    }
+
+    fn put_node(&mut self, command: &PutNode) -> Result<CatalogReply, NodeError> {
+        let node = command.node;
+        for address in [&command.addresses.client, &command.addresses.peer] {
+            if address.len() > ADDRESS_CHARS_MAX || !address.contains(':') {
+                return Err(NodeError::Address { address: address.chars().take(ADDRESS_CHARS_MAX).collect() });
+            }
+        }
+        let full = self.nodes.len() >= NODES_MAX;
+        match self.nodes.get_mut(&node) {
+            Some(known) if known.incarnation != command.incarnation => {
+                return Err(NodeError::Incarnation { node, known: known.incarnation, given: command.incarnation });
+            }
+            Some(known) if known.zone != command.zone => {
+                return Err(NodeError::Zone { node, known: known.zone.clone(), given: command.zone.clone() });
+            }
+            Some(known) => known.addresses = command.addresses.clone(),
+            None if full => return Err(NodeError::TooMany),
+            None => {
+                let new = Node {
+                    incarnation: command.incarnation,
+                    zone: command.zone.clone(),
+                    addresses: command.addresses.clone(),
+                };
+                self.nodes.insert(node, new);
+            }
+        }
+        Ok(CatalogReply::NodePut)
+    }
+
+    fn create_group(&mut self, command: &CreateGroup) -> Result<CatalogReply, GroupError> {
+        let group = command.group;
+        let created = CatalogReply::GroupCreated { group };
+        match self.groups.get(&group) {
+            Some(replicas) if *replicas == command.replicas => return Ok(created),
+            _ if group != self.next_group() => {
+                return Err(GroupError::Id { given: group, next: self.next_group() });
+            }
+            _ if self.groups.len() >= GROUPS_MAX => return Err(GroupError::TooMany),
+            _ => {}
+        }
+        let wanted = usize::from(self.settings().replicas);
+        if command.replicas.len() != wanted {
+            return Err(GroupError::Replicas { given: command.replicas.len(), wanted });
+        }
+        let mut zones = BTreeSet::new();
+        for &node in &command.replicas {
+            let Some(known) = self.nodes.get(&node) else {
+                return Err(GroupError::UnknownNode { node });
+            };
+            if !zones.insert(&known.zone) {
+                return Err(GroupError::SharedZone { node, zone: known.zone.clone() });
+            }
+        }
+        self.groups.insert(group, command.replicas.clone());
+        self.next_group += 1;
+        Ok(created)
+    }
+
+    fn create_stream(&mut self, command: &CreateStream) -> Result<CatalogReply, StreamError> {
+        if let Some(&stream) = self.names.get(&command.name) {
+            return Err(StreamError::Exists { name: command.name.clone(), stream });
+        }
+        if self.streams.len() >= STREAMS_MAX {
+            return Err(StreamError::TooMany);
+        }
+        if !(1..=SHARDS_PER_STREAM_MAX).contains(&command.shards) {
+            return Err(StreamError::Shards { shards: command.shards });
+        }
+        self.check_retention(command.retention_ms)?;
+        command.limits.check().map_err(StreamError::Limit)?;
+        let places = placement::place_shards(&self.load(), command.shards);
+        let places = places.ok_or(StreamError::NoGroups)?;
+
+        self.last_time_ms = self.last_time_ms.max(command.at_ms.min(TIME_MS_MAX));
+        let id = StreamId(self.next_stream);
+        self.next_stream += 1;
+        let stream = Stream::create(id, command, self.last_time_ms, places);
+        self.names.insert(stream.name.clone(), id);
+        self.streams.insert(id, stream);
+        Ok(CatalogReply::StreamCreating { stream: id })
+    }
+
+    fn check_retention(&self, retention_ms: u64) -> Result<(), StreamError> {
+        let (min, max) = {
+            let settings = self.settings();
+            (settings.retention_ms_min, settings.retention_ms_max)
+        };
+        match (min..=max).contains(&retention_ms) {
+            true => Ok(()),
+            false => Err(StreamError::Retention { retention_ms, min, max }),
+        }
+    }
+
+    fn stream_opened(&mut self, id: StreamId) -> Result<CatalogReply, StreamError> {
+        let stream = self.stream_mut(id)?;
+        match stream.status {
+            StreamStatus::Creating | StreamStatus::Active => {
+                stream.status = StreamStatus::Active;
+                Ok(CatalogReply::StreamActive { stream: id })
+            }
+            status => Err(StreamError::Status { stream: id, status }),
+        }
+    }
+
+    /// Allowed in any status: a stream whose groups can't open it must be deletable too.
+    fn delete_stream(&mut self, name: &StreamName) -> Result<CatalogReply, StreamError> {
+        let Some(&id) = self.names.get(name) else {
+            return Err(StreamError::NoSuchName { name: name.clone() });
+        };
+        self.stream_mut(id)?.status = StreamStatus::Deleting;
+        Ok(CatalogReply::StreamDeleting { stream: id })
+    }
+
+    fn stream_dropped(&mut self, id: StreamId) -> Result<CatalogReply, StreamError> {
+        let dropped = CatalogReply::StreamDropped { stream: id };
+        let gone = (1..self.next_stream).contains(&id.0) && !self.streams.contains_key(&id);
+        if gone {
+            return Ok(dropped);
+        }
+        let stream = self.stream_mut(id)?;
+        if stream.status != StreamStatus::Deleting {
+            return Err(StreamError::Status { stream: id, status: stream.status });
+        }
+        let name = stream.name.clone();
+        self.streams.remove(&id);
+        self.names.remove(&name);
+        Ok(dropped)
+    }
+
+    fn stream_mut(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
+        let stream = self.streams.get_mut(&id);
+        stream.ok_or(StreamError::NoSuchStream { stream: id })
+    }
+
+    fn settable(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
+        let stream = self.stream_mut(id)?;
+        match stream.status {
+            StreamStatus::Deleting => Err(StreamError::Status { stream: id, status: stream.status }),
+            _ => Ok(stream),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Whole-state invariants of the catalog, for the simulator, tests and start-up.
+//!
+//! Invariant: every rule here holds after any command; a finding is a bug or a damaged checkpoint.
+//!
+//! Not here: agreement with the groups' own states, which only someone who sees both can check.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::Catalog;
+use super::stream::Stream;
+use crate::hash::HashKey;
+use crate::ids::{GroupId, NodeId, ShardId, StreamId, Zone};
+use crate::limits::TIME_MS_MAX;
+use crate::name::StreamName;
+use crate::sequence::SECOND_MAX;
+use crate::shard::ShardState;
+
+/// One broken rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Violation {
+    /// There are nodes, groups or streams but no cluster.
+    NotInitialised,
+    /// Names and streams are not one to one.
+    NameMismatch {
+        name: StreamName,
+    },
+    WrongStreamKey {
+        key: StreamId,
+        id: StreamId,
+    },
+    /// The id could be handed out again.
+    StreamIdNotBelowNext {
+        stream: StreamId,
+        next: u32,
+    },
+    GroupIdNotBelowNext {
+        group: GroupId,
+        next: u32,
+    },
+    /// Group 0 is the catalog's own.
+    CatalogAsDataGroup,
+    WrongReplicaCount {
+        group: GroupId,
+        replicas: usize,
+        wanted: usize,
+    },
+    UnknownReplica {
+        group: GroupId,
+        node: NodeId,
+    },
+    /// Two replicas would be lost with one zone.
+    SharedZone {
+        group: GroupId,
+        zone: Zone,
+    },
+    /// A key has no open shard, or two.
+    NotTiled {
+        stream: StreamId,
+        at: HashKey,
+    },
+    ShardIndexNotBelowNext {
+        shard: ShardId,
+        next: u32,
+    },
+    UnknownGroup {
+        shard: ShardId,
+        group: GroupId,
+    },
+    /// A child would not sort after its parent.
+    NotAfterParent {
+        shard: ShardId,
+        parent: ShardId,
+    },
+    WrongChildren {
+        shard: ShardId,
+        children: Vec<u32>,
+    },
+    TimeAhead {
+        stream: Option<StreamId>,
+        time_ms: u64,
+        most_ms: u64,
+    },
+    CreatedBeyondMax {
+        shard: ShardId,
+        created_s: u64,
+    },
+}
+
+impl Catalog {
+    /// Every rule that does not hold; empty if all is well. Costs a pass over everything.
+    pub fn check(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let empty = self.nodes.is_empty() && self.groups.is_empty() && self.streams.is_empty();
+        if self.cluster.is_none() && !empty {
+            found.push(Violation::NotInitialised);
+        }
+        if self.last_time_ms > TIME_MS_MAX {
+            found.push(Violation::TimeAhead { stream: None, time_ms: self.last_time_ms, most_ms: TIME_MS_MAX });
+        }
+        self.check_groups(&mut found);
+        self.check_names(&mut found);
+        for (&key, stream) in &self.streams {
+            if key != stream.id {
+                found.push(Violation::WrongStreamKey { key, id: stream.id });
+            }
+            self.check_stream(stream, &mut found);
+            check_lineage(stream, &mut found);
+        }
+        found
+    }
+
+    fn check_groups(&self, found: &mut Vec<Violation>) {
+        for (&group, replicas) in &self.groups {
+            if group == GroupId::CATALOG {
+                found.push(Violation::CatalogAsDataGroup);
+            }
+            if group.0 >= self.next_group {
+                found.push(Violation::GroupIdNotBelowNext { group, next: self.next_group });
+            }
+            if let Some(cluster) = &self.cluster
+                && replicas.len() != usize::from(cluster.settings.replicas)
+            {
+                found.push(Violation::WrongReplicaCount {
+                    group,
+                    replicas: replicas.len(),
+                    wanted: usize::from(cluster.settings.replicas),
+                });
+            }
+            let mut zones = BTreeSet::new();
+            for &node in replicas {
+                match self.nodes.get(&node) {
+                    None => found.push(Violation::UnknownReplica { group, node }),
+                    Some(known) if !zones.insert(&known.zone) => {
+                        found.push(Violation::SharedZone { group, zone: known.zone.clone() });
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+
+    fn check_names(&self, found: &mut Vec<Violation>) {
+        for (name, id) in &self.names {
+            if self.streams.get(id).is_none_or(|it| it.name != *name) {
+                found.push(Violation::NameMismatch { name: name.clone() });
+            }
+        }
+        for (id, stream) in &self.streams {
+            if self.names.get(&stream.name) != Some(id) {
+                found.push(Violation::NameMismatch { name: stream.name.clone() });
+            }
+        }
+    }
+
+    fn check_stream(&self, stream: &Stream, found: &mut Vec<Violation>) {
+        if stream.id.0 >= self.next_stream {
+            found.push(Violation::StreamIdNotBelowNext { stream: stream.id, next: self.next_stream });
+        }
+        if stream.created_ms > self.last_time_ms {
+            found.push(Violation::TimeAhead {
+                stream: Some(stream.id),
+                time_ms: stream.created_ms,
+                most_ms: self.last_time_ms,
+            });
+        }
+        if let Err(error) = stream.shard_map() {
+            found.push(Violation::NotTiled { stream: stream.id, at: error.at });
+        }
+        for (&index, shard) in &stream.shards {
+            let id = stream.shard_id(index);
+            if index >= stream.next_shard {
+                found.push(Violation::ShardIndexNotBelowNext { shard: id, next: stream.next_shard });
+            }
+            if !self.groups.contains_key(&shard.group) {
+                found.push(Violation::UnknownGroup { shard: id, group: shard.group });
+            }
+            if shard.created_s > SECOND_MAX {
+                found.push(Violation::CreatedBeyondMax { shard: id, created_s: shard.created_s });
+            }
+        }
+    }
+}
+
+fn check_lineage(stream: &Stream, found: &mut Vec<Violation>) {
+    for (&index, shard) in &stream.shards {
+        let id = stream.shard_id(index);
+        for parent in shard.parents.into_iter().flatten() {
+            // A parent may be forgotten once nothing of it is readable.
+            let older = match stream.shards.get(&parent) {
+                Some(it) => it.created_s < shard.created_s,
+                None => true,
+            };
+            if !older || parent >= index {
+                found.push(Violation::NotAfterParent { shard: id, parent: stream.shard_id(parent) });
+            }
+        }
+        if let ShardState::Closed { children, .. } = &shard.state {
+            let known = |&child: &u32| child > index && stream.shards.contains_key(&child);
+            if !(1..=2).contains(&children.len()) || !children.iter().all(known) {
+                found.push(Violation::WrongChildren { shard: id, children: children.clone() });
+            }
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::NotInitialised => write!(f, "the catalog has content but no cluster"),
+            Violation::NameMismatch { name } => {
+                write!(f, "name {name} and its stream do not agree")
+            }
+            Violation::WrongStreamKey { key, id } => write!(f, "stream {id} is filed under {key}"),
+            Violation::StreamIdNotBelowNext { stream, next } => {
+                write!(f, "stream id {stream} exists but {next} is the next one")
+            }
+            Violation::GroupIdNotBelowNext { group, next } => {
+                write!(f, "group id {group} exists but {next} is the next one")
+            }
+            Violation::CatalogAsDataGroup => write!(f, "group 0 is among the data groups"),
+            Violation::WrongReplicaCount { group, replicas, wanted } => {
+                write!(f, "group {group} has {replicas} replicas instead of {wanted}")
+            }
+            Violation::UnknownReplica { group, node } => {
+                write!(f, "group {group} has a replica on node {node}, which is not registered")
+            }
+            Violation::SharedZone { group, zone } => {
+                write!(f, "group {group} has two replicas in zone {zone}")
+            }
+            Violation::NotTiled { stream, at } => {
+                write!(f, "stream {stream}'s open ranges do not tile: trouble at hash key {at}")
+            }
+            Violation::ShardIndexNotBelowNext { shard, next } => {
+                write!(f, "shard {shard} exists but index {next} is the next one")
+            }
+            Violation::UnknownGroup { shard, group } => {
+                write!(f, "shard {shard} is placed on group {group}, which does not exist")
+            }
+            Violation::NotAfterParent { shard, parent } => {
+                write!(f, "shard {shard} was not created after its parent {parent}")
+            }
+            Violation::WrongChildren { shard, children } => {
+                write!(f, "closed shard {shard} has children {children:?}")
+            }
+            Violation::TimeAhead { stream, time_ms, most_ms } => match stream {
+                Some(stream) => write!(f, "stream {stream}'s time {time_ms} is after {most_ms}"),
+                None => write!(f, "the catalog's time {time_ms} is after {most_ms}"),
+            },
+            Violation::CreatedBeyondMax { shard, created_s } => {
+                write!(f, "shard {shard}'s creation second {created_s} is more than {SECOND_MAX}")
+            }
+        }
+    }
+}

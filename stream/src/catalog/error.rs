@@ -1,0 +1,231 @@
+//! Why the catalog refuses a command: one enum for each thing a command is about.
+//!
+//! Invariant: a refused command changed nothing.
+//!
+//! Not here: what a client is told; each API maps these in its own place.
+
+use std::fmt;
+
+use super::stream::StreamStatus;
+use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
+use crate::limits::{
+    ADDRESS_CHARS_MAX, GROUPS_MAX, LimitError, NODES_MAX, RETENTION_MS_CEILING, SHARDS_PER_STREAM_MAX, STREAMS_MAX,
+};
+use crate::name::StreamName;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CatalogError {
+    NotInitialised,
+    Init(InitError),
+    Node(NodeError),
+    Group(GroupError),
+    Stream(StreamError),
+}
+
+impl fmt::Display for CatalogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CatalogError::NotInitialised => write!(f, "the cluster is not initialised yet"),
+            CatalogError::Init(error) => error.fmt(f),
+            CatalogError::Node(error) => error.fmt(f),
+            CatalogError::Group(error) => error.fmt(f),
+            CatalogError::Stream(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CatalogError {}
+
+impl From<InitError> for CatalogError {
+    fn from(error: InitError) -> CatalogError {
+        CatalogError::Init(error)
+    }
+}
+
+impl From<NodeError> for CatalogError {
+    fn from(error: NodeError) -> CatalogError {
+        CatalogError::Node(error)
+    }
+}
+
+impl From<GroupError> for CatalogError {
+    fn from(error: GroupError) -> CatalogError {
+        CatalogError::Group(error)
+    }
+}
+
+impl From<StreamError> for CatalogError {
+    fn from(error: StreamError) -> CatalogError {
+        CatalogError::Stream(error)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InitError {
+    AlreadyInitialised { cluster: ClusterId },
+    Replicas { replicas: u8 },
+    Retention { min: u64, max: u64 },
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InitError::AlreadyInitialised { cluster } => {
+                write!(f, "already initialised as cluster {cluster}, or with other settings")
+            }
+            InitError::Replicas { replicas } => {
+                write!(f, "{replicas} replicas are not allowed: 1 or 3")
+            }
+            InitError::Retention { min, max } => write!(
+                f,
+                "retention bounds {min} to {max} ms are not allowed: ascending, 1 to \
+                 {RETENTION_MS_CEILING}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InitError {}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NodeError {
+    /// The id came back with another data directory: it must take a new id.
+    Incarnation {
+        node: NodeId,
+        known: Incarnation,
+        given: Incarnation,
+    },
+    Zone {
+        node: NodeId,
+        known: Zone,
+        given: Zone,
+    },
+    Address {
+        address: String,
+    },
+    TooMany,
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeError::Incarnation { node, known, given } => write!(
+                f,
+                "node id {node} belongs to incarnation {known}, not {given}: a node with a new \
+                 data directory takes a new id"
+            ),
+            NodeError::Zone { node, known, given } => {
+                write!(f, "node {node} is in zone {known} and can't move to {given}")
+            }
+            NodeError::Address { address } => write!(
+                f,
+                "address {address:?} is not allowed: host:port, at most {ADDRESS_CHARS_MAX} \
+                 characters"
+            ),
+            NodeError::TooMany => write!(f, "the cluster has its most nodes: {NODES_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GroupError {
+    /// Taken with other replicas, or not the next one.
+    Id {
+        given: GroupId,
+        next: GroupId,
+    },
+    Replicas {
+        given: usize,
+        wanted: usize,
+    },
+    UnknownNode {
+        node: NodeId,
+    },
+    SharedZone {
+        node: NodeId,
+        zone: Zone,
+    },
+    TooMany,
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupError::Id { given, next } => {
+                write!(f, "group id {given} can't be created: the next one is {next}")
+            }
+            GroupError::Replicas { given, wanted } => {
+                write!(f, "group with {given} replicas: {wanted} are required")
+            }
+            GroupError::UnknownNode { node } => write!(f, "node {node} is not registered"),
+            GroupError::SharedZone { node, zone } => {
+                write!(f, "node {node} is in zone {zone}, as another replica: each has its own zone")
+            }
+            GroupError::TooMany => write!(f, "the cluster has its most groups: {GROUPS_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for GroupError {}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StreamError {
+    Exists {
+        name: StreamName,
+        stream: StreamId,
+    },
+    NoSuchName {
+        name: StreamName,
+    },
+    NoSuchStream {
+        stream: StreamId,
+    },
+    /// Not possible in the status the stream has.
+    Status {
+        stream: StreamId,
+        status: StreamStatus,
+    },
+    Shards {
+        shards: u32,
+    },
+    Retention {
+        retention_ms: u64,
+        min: u64,
+        max: u64,
+    },
+    Limit(LimitError),
+    /// There is nowhere to put shards yet.
+    NoGroups,
+    TooMany,
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StreamError::Exists { name, stream } => {
+                write!(f, "stream {name} exists, with id {stream}")
+            }
+            StreamError::NoSuchName { name } => write!(f, "stream {name} does not exist"),
+            StreamError::NoSuchStream { stream } => {
+                write!(f, "stream id {stream} does not exist")
+            }
+            StreamError::Status { stream, status } => {
+                let status = format!("{status:?}").to_lowercase();
+                write!(f, "stream id {stream} is {status}: not possible now")
+            }
+            StreamError::Shards { shards } => {
+                write!(f, "stream of {shards} shards: 1 to {SHARDS_PER_STREAM_MAX} are allowed")
+            }
+            StreamError::Retention { retention_ms, min, max } => {
+                write!(f, "retention of {retention_ms} ms is not allowed: {min} to {max}")
+            }
+            StreamError::Limit(error) => error.fmt(f),
+            StreamError::NoGroups => write!(f, "the cluster has no data groups yet"),
+            StreamError::TooMany => write!(f, "the cluster has its most streams: {STREAMS_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for StreamError {}

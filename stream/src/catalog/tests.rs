@@ -1,0 +1,349 @@
+//! Random commands keep every rule; corrupted states break each of them.
+
+use std::collections::BTreeSet;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::catalog_command::*;
+use crate::hash::{HashKey, HashRange};
+use crate::ids::Offset;
+use crate::limits::{LimitOverrides, RETENTION_MS_DEFAULT};
+use crate::sequence::SECOND_MAX;
+use crate::shard::ShardState;
+
+fn name(text: &str) -> StreamName {
+    StreamName::parse(text).unwrap()
+}
+
+fn init(settings: Settings) -> CatalogCommand {
+    CatalogCommand::Init(Init { at_ms: 5_000, cluster: ClusterId([1; 16]), token_key: TokenKey([2; 32]), settings })
+}
+
+fn put_node(node: u64, incarnation: u64, zone: &str) -> CatalogCommand {
+    CatalogCommand::PutNode(PutNode {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        zone: Zone::parse(zone).unwrap(),
+        addresses: Addresses { client: format!("node-{node}:4000"), peer: format!("node-{node}:4001") },
+    })
+}
+
+fn create_group(group: u32, replicas: &[u64]) -> CatalogCommand {
+    CatalogCommand::CreateGroup(CreateGroup {
+        group: GroupId(group),
+        replicas: replicas.iter().copied().map(NodeId).collect(),
+    })
+}
+
+fn create_stream(text: &str, shards: u32, retention_ms: u64) -> CatalogCommand {
+    CatalogCommand::CreateStream(CreateStream {
+        at_ms: 10_000,
+        name: name(text),
+        shards,
+        retention_ms,
+        mode: StreamMode::Provisioned,
+        limits: LimitOverrides::default(),
+    })
+}
+
+fn delete_stream(text: &str) -> CatalogCommand {
+    CatalogCommand::DeleteStream(DeleteStream { name: name(text) })
+}
+
+fn stream_opened(stream: u32) -> CatalogCommand {
+    CatalogCommand::StreamOpened(StreamOpened { stream: StreamId(stream) })
+}
+
+fn stream_dropped(stream: u32) -> CatalogCommand {
+    CatalogCommand::StreamDropped(StreamDropped { stream: StreamId(stream) })
+}
+
+fn set_retention(stream: u32, retention_ms: u64) -> CatalogCommand {
+    CatalogCommand::SetRetention(SetRetention { stream: StreamId(stream), retention_ms })
+}
+
+fn commands() -> impl Strategy<Value = CatalogCommand> {
+    let node = || 1..6u64;
+    prop_oneof![
+        1 => (0..5u8, 0..3u64, 0..3u64).prop_map(|(replicas, min, max)| init(Settings {
+            replicas,
+            retention_ms_min: min,
+            retention_ms_max: max * 1000,
+        })),
+        6 => (node(), prop_oneof![9 => Just(1u64), 1 => Just(2)], 0..4u64, any::<bool>()).prop_map(
+            |(node, incarnation, zone, odd)| {
+                let zone = if odd { zone } else { node % 3 };
+                put_node(node, incarnation, &format!("zone-{zone}"))
+            }
+        ),
+        4 => (1..5u32, vec(node(), 1..5)).prop_map(|(group, nodes)| create_group(group, &nodes)),
+        4 => (1..5u32, node()).prop_map(|(group, n)| create_group(group, &[n, n + 1, n + 2])),
+        4 => ("[ab]", 0..9u32, 0..3000u64).prop_map(|(name, n, ms)| create_stream(&name, n, ms)),
+        3 => (0..6u32).prop_map(stream_opened),
+        2 => "[ab]".prop_map(|name| delete_stream(&name)),
+        3 => (0..6u32).prop_map(stream_dropped),
+        1 => (0..6u32, 0..3000u64).prop_map(|(stream, ms)| set_retention(stream, ms)),
+        1 => (0..6u32, proptest::option::of(0..3u64)).prop_map(|(stream, rate)| {
+            CatalogCommand::SetLimits(SetLimits {
+                stream: StreamId(stream),
+                limits: LimitOverrides { read_calls_per_s: rate, ..Default::default() },
+            })
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_commands_keep_every_rule(commands in vec(commands(), 1..80), ready in any::<bool>()) {
+        let mut catalog = Catalog::new();
+        let mut twin = catalog.clone();
+        let mut used = BTreeSet::new();
+        let start = match ready {
+            true => vec![init(Settings { retention_ms_min: 1, ..Settings::default() })],
+            false => vec![],
+        };
+        for command in start.iter().chain(&commands) {
+            let before = catalog.clone();
+            let reply = catalog.apply(command);
+            prop_assert_eq!(catalog.check(), vec![], "after {:?}", command);
+            match &reply {
+                Err(_) => prop_assert_eq!(&before, &catalog, "a refusal changed something"),
+                Ok(CatalogReply::StreamCreating { stream }) => {
+                    prop_assert!(used.insert(*stream), "stream id {} came twice", stream);
+                }
+                Ok(_) => prop_assert_eq!(before.revision() + 1, catalog.revision()),
+            }
+            for (id, node) in before.nodes() {
+                prop_assert_eq!(node.incarnation, catalog.nodes()[id].incarnation);
+            }
+            let decoded = CatalogCommand::decode(&command.encode()).unwrap();
+            prop_assert_eq!(&decoded, command);
+            prop_assert_eq!(twin.apply(&decoded), reply);
+            let bytes = twin.encode();
+            twin = Catalog::decode(&bytes).unwrap();
+            prop_assert_eq!(&twin, &catalog);
+            prop_assert_eq!(bytes, catalog.encode());
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused_or_a_catalog(bytes in vec(any::<u8>(), 0..200), tag in 0..12u8) {
+        let prefixed = |prefix: &[u8]| [prefix, &bytes[..]].concat();
+        let _ = Catalog::decode(&bytes);
+        let _ = Catalog::decode(&prefixed(&[VERSION]));
+        let _ = CatalogCommand::decode(&bytes);
+        let _ = CatalogCommand::decode(&prefixed(&[VERSION, tag]));
+    }
+}
+
+/// Three nodes in three zones (and a fourth in the third's), two groups, a stream of four shards.
+fn sample() -> Catalog {
+    let mut catalog = Catalog::new();
+    for command in [
+        init(Settings::default()),
+        put_node(1, 11, "a"),
+        put_node(2, 12, "b"),
+        put_node(3, 13, "c"),
+        put_node(4, 14, "c"),
+        create_group(1, &[1, 2, 3]),
+        create_group(2, &[1, 2, 4]),
+        create_stream("orders", 4, RETENTION_MS_DEFAULT),
+    ] {
+        catalog.apply(&command).unwrap();
+    }
+    assert_eq!(catalog.check(), vec![]);
+    catalog
+}
+
+#[test]
+fn a_stream_lives_and_dies() {
+    let mut catalog = sample();
+    let stream = catalog.stream(&name("orders")).unwrap();
+    assert_eq!((stream.id, stream.status), (StreamId(1), StreamStatus::Creating));
+    assert_eq!(stream.groups(), BTreeSet::from([GroupId(1), GroupId(2)]));
+    assert_eq!(stream.specs_in(GroupId(1)).len(), 2);
+    assert_eq!(stream.specs_in(GroupId(2))[0].created_s, 10);
+    let map = stream.shard_map().unwrap();
+    assert_eq!(map.lookup(HashKey::MAX).shard, stream.shard_id(3));
+
+    let id = StreamId(1);
+    let again = catalog.apply(&create_stream("orders", 1, RETENTION_MS_DEFAULT));
+    let name_taken = StreamError::Exists { name: name("orders"), stream: id };
+    assert_eq!(again, Err(CatalogError::Stream(name_taken)));
+    let active = Ok(CatalogReply::StreamActive { stream: id });
+    assert_eq!(catalog.apply(&stream_opened(1)), active);
+    assert_eq!(catalog.apply(&stream_opened(1)), active, "repeated");
+    let status = StreamStatus::Active;
+    let too_early = Err(StreamError::Status { stream: id, status }.into());
+    assert_eq!(catalog.apply(&stream_dropped(1)), too_early);
+
+    let deleting = Ok(CatalogReply::StreamDeleting { stream: id });
+    assert_eq!(catalog.apply(&delete_stream("orders")), deleting);
+    assert_eq!(catalog.apply(&delete_stream("orders")), deleting, "repeated");
+    assert!(catalog.apply(&set_retention(1, RETENTION_MS_DEFAULT)).is_err());
+    assert!(catalog.stream(&name("orders")).is_some(), "the name is taken");
+    let dropped = Ok(CatalogReply::StreamDropped { stream: id });
+    assert_eq!(catalog.apply(&stream_dropped(1)), dropped);
+    assert_eq!(catalog.apply(&stream_dropped(1)), dropped, "repeated");
+    assert_eq!(catalog.stream_by_id(id), None);
+
+    let recreated = catalog.apply(&create_stream("orders", 1, RETENTION_MS_DEFAULT));
+    let stream = StreamId(2);
+    assert_eq!(recreated, Ok(CatalogReply::StreamCreating { stream }));
+}
+
+#[test]
+fn a_node_id_is_one_incarnations_for_ever() {
+    let mut catalog = sample();
+    assert_eq!(catalog.apply(&put_node(1, 11, "a")), Ok(CatalogReply::NodePut));
+    let (known, given) = (Incarnation(11), Incarnation(99));
+    let node = NodeId(1);
+    let refused = NodeError::Incarnation { node, known, given };
+    assert_eq!(catalog.apply(&put_node(1, 99, "a")), Err(refused.into()));
+    let moved = catalog.apply(&put_node(1, 11, "b"));
+    assert!(matches!(moved, Err(CatalogError::Node(NodeError::Zone { .. }))));
+}
+
+#[test]
+fn a_group_spans_distinct_zones() {
+    let mut catalog = sample();
+    let refusal = |catalog: &mut Catalog, group, replicas: &[u64]| match catalog.apply(&create_group(group, replicas)) {
+        Err(CatalogError::Group(error)) => error,
+        other => panic!("expected a refusal, got {other:?}"),
+    };
+    let shared = GroupError::SharedZone { node: NodeId(4), zone: Zone::parse("c").unwrap() };
+    assert_eq!(refusal(&mut catalog, 3, &[1, 3, 4]), shared);
+    let (given, wanted) = (2, 3);
+    let few = GroupError::Replicas { given, wanted };
+    assert_eq!(refusal(&mut catalog, 3, &[1, 2]), few);
+    let node = NodeId(9);
+    let unknown = GroupError::UnknownNode { node };
+    assert_eq!(refusal(&mut catalog, 3, &[1, 2, 9]), unknown);
+    let (given, next) = (GroupId(2), GroupId(3));
+    let taken = GroupError::Id { given, next };
+    assert_eq!(refusal(&mut catalog, 2, &[1, 2, 3]), taken);
+    let repeated = catalog.apply(&create_group(2, &[1, 2, 4]));
+    let group = GroupId(2);
+    assert_eq!(repeated, Ok(CatalogReply::GroupCreated { group }));
+}
+
+#[test]
+fn retention_and_shards_have_bounds() {
+    let mut catalog = sample();
+    for (shards, retention_ms) in [
+        (0, RETENTION_MS_DEFAULT),
+        (SHARDS_PER_STREAM_MAX + 1, RETENTION_MS_DEFAULT),
+        (1, RETENTION_MS_MIN - 1),
+        (1, RETENTION_MS_MAX + 1),
+    ] {
+        let refused = catalog.apply(&create_stream("new", shards, retention_ms));
+        assert!(matches!(refused, Err(CatalogError::Stream(_))));
+    }
+    let most = create_stream("new", SHARDS_PER_STREAM_MAX, RETENTION_MS_MAX);
+    catalog.apply(&most).unwrap();
+    assert_eq!(catalog.check(), vec![]);
+    let load = catalog.load();
+    assert_eq!(load[&GroupId(1)], load[&GroupId(2)]);
+}
+
+#[test]
+fn the_token_key_is_not_in_debug_texts() {
+    let text = format!("{:?}", sample());
+    assert!(text.contains("TokenKey(..)") && !text.contains("2, 2, 2"));
+}
+
+#[test]
+fn golden_checkpoint() {
+    let bytes = sample().encode();
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, GOLDEN, "a format is for ever: take a new version");
+}
+
+const GOLDEN: &str = "\
+    0101010101010101010101010101010101010202020202020202020202020202020202020202020202020202\
+    0202020202020380b899298088b2a00204010b01610b6e6f64652d313a343030300b6e6f64652d313a343030\
+    31020c01620b6e6f64652d323a343030300b6e6f64652d323a34303031030d01630b6e6f64652d333a343030\
+    300b6e6f64652d333a34303031040e01630b6e6f64652d343a343030300b6e6f64652d343a34303031020103\
+    0102030203010204010101066f72646572730000904e80b89929000000000004040000ffffffffffffffffff\
+    ffffffffffffffff7f010a0000000180808080808080808080808080808080808001ffffffffffffffffffff\
+    ffffffffffffffff01020a0000000280808080808080808080808080808080808002ffffffffffffffffffff\
+    ffffffffffffffff02010a0000000380808080808080808080808080808080808003ffffffffffffffffffff\
+    ffffffffffffffff03020a00000001066f7264657273010302904e08";
+
+/// Exhaustive, so that a new kind of violation can't come without a state that shows it.
+fn kind(violation: &Violation) -> usize {
+    match violation {
+        Violation::NotInitialised => 0,
+        Violation::NameMismatch { .. } => 1,
+        Violation::WrongStreamKey { .. } => 2,
+        Violation::StreamIdNotBelowNext { .. } => 3,
+        Violation::GroupIdNotBelowNext { .. } => 4,
+        Violation::CatalogAsDataGroup => 5,
+        Violation::WrongReplicaCount { .. } => 6,
+        Violation::UnknownReplica { .. } => 7,
+        Violation::SharedZone { .. } => 8,
+        Violation::NotTiled { .. } => 9,
+        Violation::ShardIndexNotBelowNext { .. } => 10,
+        Violation::UnknownGroup { .. } => 11,
+        Violation::NotAfterParent { .. } => 12,
+        Violation::WrongChildren { .. } => 13,
+        Violation::TimeAhead { .. } => 14,
+        Violation::CreatedBeyondMax { .. } => 15,
+    }
+}
+
+#[test]
+fn every_rule_can_be_seen_broken() {
+    fn stream(catalog: &mut Catalog) -> &mut Stream {
+        catalog.streams.get_mut(&StreamId(1)).unwrap()
+    }
+    fn shard(catalog: &mut Catalog, index: u32) -> &mut StreamShard {
+        stream(catalog).shards.get_mut(&index).unwrap()
+    }
+    let corruptions: [fn(&mut Catalog); 18] = [
+        |c| c.cluster = None,
+        |c| {
+            c.names.insert(name("ghost"), StreamId(1));
+        },
+        |c| c.names.clear(),
+        |c| stream(c).id = StreamId(0),
+        |c| c.next_stream = 1,
+        |c| c.next_group = 2,
+        |c| {
+            let replicas = c.groups[&GroupId(1)].clone();
+            c.groups.insert(GroupId::CATALOG, replicas);
+        },
+        |c| {
+            c.groups.insert(GroupId(1), vec![NodeId(1)]);
+        },
+        |c| c.groups.get_mut(&GroupId(1)).unwrap()[0] = NodeId(9),
+        |c| c.groups.get_mut(&GroupId(1)).unwrap()[0] = NodeId(4),
+        |c| shard(c, 1).range = HashRange::FULL,
+        |c| stream(c).next_shard = 3,
+        |c| shard(c, 0).group = GroupId(7),
+        |c| shard(c, 1).parents = [Some(0), None],
+        |c| {
+            stream(c).next_shard = 5;
+            let mut closed = shard(c, 0).clone();
+            closed.state = ShardState::Closed { last: Some(Offset(1)), at_ms: 0, children: vec![9] };
+            stream(c).shards.insert(4, closed);
+        },
+        |c| c.last_time_ms = TIME_MS_MAX + 1,
+        |c| c.last_time_ms = 0,
+        |c| shard(c, 0).created_s = SECOND_MAX + 1,
+    ];
+    let mut seen = BTreeSet::new();
+    for (nth, corrupt) in corruptions.iter().enumerate() {
+        let mut catalog = sample();
+        corrupt(&mut catalog);
+        let found = catalog.check();
+        assert_eq!(found.len(), 1, "corruption {nth}: {found:?}");
+        assert!(!found[0].to_string().is_empty());
+        seen.insert(kind(&found[0]));
+    }
+    assert_eq!(seen, (0..=15).collect());
+}

@@ -1,0 +1,146 @@
+//! The catalog's commands: what the log entries of group 0 say.
+//!
+//! Invariant: the first byte is the format's version and the second the command's tag; a tag is
+//! never given a second meaning. The rest is postcard.
+//!
+//! Not here: what a command does (`catalog.rs`), and the data groups' commands (`command.rs`).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Addresses, Settings, StreamMode, TokenKey};
+use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
+use crate::limits::LimitOverrides;
+use crate::name::StreamName;
+use crate::versioned::{self, DecodeError};
+
+const VERSION: u8 = 1;
+
+const TAG_INIT: u8 = 1;
+const TAG_PUT_NODE: u8 = 2;
+const TAG_CREATE_GROUP: u8 = 3;
+const TAG_CREATE_STREAM: u8 = 4;
+const TAG_STREAM_OPENED: u8 = 5;
+const TAG_DELETE_STREAM: u8 = 6;
+const TAG_STREAM_DROPPED: u8 = 7;
+const TAG_SET_RETENTION: u8 = 8;
+const TAG_SET_LIMITS: u8 = 9;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CatalogCommand {
+    Init(Init),
+    PutNode(PutNode),
+    CreateGroup(CreateGroup),
+    CreateStream(CreateStream),
+    StreamOpened(StreamOpened),
+    DeleteStream(DeleteStream),
+    StreamDropped(StreamDropped),
+    SetRetention(SetRetention),
+    SetLimits(SetLimits),
+}
+
+/// The first command. Repeating it word for word changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Init {
+    /// The leader's group time, milliseconds since the Unix epoch, as everywhere below.
+    pub at_ms: u64,
+    pub cluster: ClusterId,
+    pub token_key: TokenKey,
+    pub settings: Settings,
+}
+
+/// Registers a node, or changes its addresses. Its zone and incarnation are for ever.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PutNode {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub zone: Zone,
+    pub addresses: Addresses,
+}
+
+/// Creates a data group. The id is the next one, so that a repeated command is recognised.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CreateGroup {
+    pub group: GroupId,
+    /// As many as the cluster's settings say, each in its own zone.
+    pub replicas: Vec<NodeId>,
+}
+
+/// Names a stream, gives it an id and places its shards; its groups are told afterwards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CreateStream {
+    pub at_ms: u64,
+    pub name: StreamName,
+    pub shards: u32,
+    pub retention_ms: u64,
+    pub mode: StreamMode,
+    pub limits: LimitOverrides,
+}
+
+/// Every group has opened the stream's shards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StreamOpened {
+    pub stream: StreamId,
+}
+
+/// Begins deletion: the name stays taken until [`StreamDropped`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeleteStream {
+    pub name: StreamName,
+}
+
+/// Every group has dropped the stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StreamDropped {
+    pub stream: StreamId,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetRetention {
+    pub stream: StreamId,
+    pub retention_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetLimits {
+    pub stream: StreamId,
+    pub limits: LimitOverrides,
+}
+
+impl CatalogCommand {
+    /// The payload of the command's log entry.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(match self {
+            CatalogCommand::Init(it) => versioned::encode(&[VERSION, TAG_INIT], it),
+            CatalogCommand::PutNode(it) => versioned::encode(&[VERSION, TAG_PUT_NODE], it),
+            CatalogCommand::CreateGroup(it) => versioned::encode(&[VERSION, TAG_CREATE_GROUP], it),
+            CatalogCommand::CreateStream(it) => versioned::encode(&[VERSION, TAG_CREATE_STREAM], it),
+            CatalogCommand::StreamOpened(it) => versioned::encode(&[VERSION, TAG_STREAM_OPENED], it),
+            CatalogCommand::DeleteStream(it) => versioned::encode(&[VERSION, TAG_DELETE_STREAM], it),
+            CatalogCommand::StreamDropped(it) => versioned::encode(&[VERSION, TAG_STREAM_DROPPED], it),
+            CatalogCommand::SetRetention(it) => versioned::encode(&[VERSION, TAG_SET_RETENTION], it),
+            CatalogCommand::SetLimits(it) => versioned::encode(&[VERSION, TAG_SET_LIMITS], it),
+        })
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<CatalogCommand, DecodeError> {
+        let &[version, tag, ref body @ ..] = payload else {
+            return Err(DecodeError::Empty);
+        };
+        if version != VERSION {
+            return Err(DecodeError::UnknownVersion { found: version, known: VERSION });
+        }
+        Ok(match tag {
+            TAG_INIT => CatalogCommand::Init(versioned::decode_body(body)?),
+            TAG_PUT_NODE => CatalogCommand::PutNode(versioned::decode_body(body)?),
+            TAG_CREATE_GROUP => CatalogCommand::CreateGroup(versioned::decode_body(body)?),
+            TAG_CREATE_STREAM => CatalogCommand::CreateStream(versioned::decode_body(body)?),
+            TAG_STREAM_OPENED => CatalogCommand::StreamOpened(versioned::decode_body(body)?),
+            TAG_DELETE_STREAM => CatalogCommand::DeleteStream(versioned::decode_body(body)?),
+            TAG_STREAM_DROPPED => CatalogCommand::StreamDropped(versioned::decode_body(body)?),
+            TAG_SET_RETENTION => CatalogCommand::SetRetention(versioned::decode_body(body)?),
+            TAG_SET_LIMITS => CatalogCommand::SetLimits(versioned::decode_body(body)?),
+            found => return Err(DecodeError::UnknownTag { found }),
+        })
+    }
+}

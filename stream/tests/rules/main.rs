@@ -1,0 +1,12 @@
+//! The rules seen from outside, one file for each noun. Group and catalog have theirs beside them,
+//! because breaking an invariant on purpose takes private fields.
+
+mod batch;
+mod command;
+mod hash;
+mod iterator;
+mod name;
+mod placement;
+mod record;
+mod sequence;
+mod throttle;
