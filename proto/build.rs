@@ -4,6 +4,8 @@
 //! never copied), every message knows its full name (so it can travel in a `google.protobuf.Any`).
 //! Deliberately generates no `connect()`: sockets are opened by `braid-env` only.
 
+#![allow(clippy::disallowed_methods)] // a build script writes files; it is never part of a node
+
 use std::path::PathBuf;
 use std::{env, error, fs};
 

@@ -37,6 +37,9 @@
 //!   caller has to stop.
 //! * No metrics or logging; [`disk::counters`] is there for whoever exports them.
 
+// This crate is where clocks, files, sockets, threads and randomness come from.
+#![allow(clippy::disallowed_methods)]
+
 pub mod disk;
 pub mod net;
 pub mod random;

@@ -1,5 +1,8 @@
 //! Tasks, time, randomness and sockets, and how seams are replaced and handed on.
 
+// A test of the seams compares them with what they stand for, on threads of its own.
+#![allow(clippy::disallowed_methods)]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ pub use check::Violation;
 pub use error::{CatalogError, GroupError, InitError, NodeError, StreamError};
 pub use stream::{Stream, StreamMode, StreamShard, StreamStatus};
 
-use crate::catalog_command::{CatalogCommand, CreateGroup, CreateStream, Init, PutNode};
+use crate::catalog_command::{CatalogCommand, CreateGroup, CreateStream, Init, PutNode, ReplaceNode};
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
 use crate::limits::{
     ADDRESS_CHARS_MAX, GROUPS_MAX, NODES_MAX, RETENTION_MS_CEILING, RETENTION_MS_MAX, RETENTION_MS_MIN,
@@ -48,6 +48,8 @@ pub struct Catalog {
     next_stream: u32,
     last_time_ms: u64,
     revision: u64,
+    /// Nodes that are gone for good, and who took their replicas over.
+    replaced: BTreeMap<NodeId, NodeId>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -112,6 +114,7 @@ pub enum CatalogReply {
     StreamDropped { stream: StreamId },
     RetentionSet { stream: StreamId },
     LimitsSet { stream: StreamId },
+    NodeReplaced { from: NodeId, to: NodeId },
 }
 
 impl Default for Catalog {
@@ -132,6 +135,7 @@ impl Catalog {
             next_stream: 1,
             last_time_ms: 0,
             revision: 0,
+            replaced: BTreeMap::new(),
         }
     }
 
@@ -147,6 +151,11 @@ impl Catalog {
     /// Each data group's replicas.
     pub fn groups(&self) -> &BTreeMap<GroupId, Vec<NodeId>> {
         &self.groups
+    }
+
+    /// Nodes that are gone for good, and who took their replicas over.
+    pub fn replaced(&self) -> &BTreeMap<NodeId, NodeId> {
+        &self.replaced
     }
 
     /// The id `CreateGroup` must name.
@@ -198,6 +207,7 @@ impl Catalog {
             CatalogCommand::StreamOpened(it) => self.stream_opened(it.stream)?,
             CatalogCommand::DeleteStream(it) => self.delete_stream(&it.name)?,
             CatalogCommand::StreamDropped(it) => self.stream_dropped(it.stream)?,
+            CatalogCommand::ReplaceNode(it) => self.replace_node(it)?,
             CatalogCommand::SetRetention(it) => {
                 self.check_retention(it.retention_ms)?;
                 self.settable(it.stream)?.retention_ms = it.retention_ms;
@@ -276,6 +286,32 @@ impl Catalog {
         Ok(CatalogReply::NodePut)
     }
 
+    fn replace_node(&mut self, command: &ReplaceNode) -> Result<CatalogReply, NodeError> {
+        let ReplaceNode { from, to } = *command;
+        let replaced = CatalogReply::NodeReplaced { from, to };
+        match self.replaced.get(&from) {
+            Some(&known) if known == to => return Ok(replaced),
+            Some(&known) => return Err(NodeError::AlreadyReplaced { node: from, by: known }),
+            None => {}
+        }
+        let zone = |node| self.nodes.get(&node).map(|it| &it.zone).ok_or(NodeError::Unknown { node });
+        let (was, is) = (zone(from)?, zone(to)?);
+        if let Some(&by) = self.replaced.get(&to) {
+            return Err(NodeError::AlreadyReplaced { node: to, by });
+        }
+        if was != is {
+            return Err(NodeError::Zone { node: to, known: is.clone(), given: was.clone() });
+        }
+        if from == to || self.groups.values().flatten().any(|&node| node == to) {
+            return Err(NodeError::HasReplicas { node: to });
+        }
+        for node in self.groups.values_mut().flatten().filter(|node| **node == from) {
+            *node = to;
+        }
+        self.replaced.insert(from, to);
+        Ok(replaced)
+    }
+
     fn create_group(&mut self, command: &CreateGroup) -> Result<CatalogReply, GroupError> {
         let group = command.group;
         let created = CatalogReply::GroupCreated { group };
@@ -293,7 +329,8 @@ impl Catalog {
         }
         let mut zones = BTreeSet::new();
         for &node in &command.replicas {
-            let Some(known) = self.nodes.get(&node) else {
+            let known = self.nodes.get(&node).filter(|_| !self.replaced.contains_key(&node));
+            let Some(known) = known else {
                 return Err(GroupError::UnknownNode { node });
             };
             if !zones.insert(&known.zone) {

@@ -25,6 +25,7 @@ const TAG_DELETE_STREAM: u8 = 6;
 const TAG_STREAM_DROPPED: u8 = 7;
 const TAG_SET_RETENTION: u8 = 8;
 const TAG_SET_LIMITS: u8 = 9;
+const TAG_REPLACE_NODE: u8 = 10;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -37,6 +38,7 @@ pub enum CatalogCommand {
     StreamDropped(StreamDropped),
     SetRetention(SetRetention),
     SetLimits(SetLimits),
+    ReplaceNode(ReplaceNode),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -107,6 +109,14 @@ pub struct SetLimits {
     pub limits: LimitOverrides,
 }
 
+/// Gives every replica of one node to another in the same zone: the old one is gone for good, the
+/// new one gets what it had from the other zones.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReplaceNode {
+    pub from: NodeId,
+    pub to: NodeId,
+}
+
 impl CatalogCommand {
     /// The payload of the command's log entry.
     pub fn encode(&self) -> Bytes {
@@ -120,6 +130,7 @@ impl CatalogCommand {
             CatalogCommand::StreamDropped(it) => versioned::encode(&[VERSION, TAG_STREAM_DROPPED], it),
             CatalogCommand::SetRetention(it) => versioned::encode(&[VERSION, TAG_SET_RETENTION], it),
             CatalogCommand::SetLimits(it) => versioned::encode(&[VERSION, TAG_SET_LIMITS], it),
+            CatalogCommand::ReplaceNode(it) => versioned::encode(&[VERSION, TAG_REPLACE_NODE], it),
         })
     }
 
@@ -140,6 +151,7 @@ impl CatalogCommand {
             TAG_STREAM_DROPPED => CatalogCommand::StreamDropped(versioned::decode_body(body)?),
             TAG_SET_RETENTION => CatalogCommand::SetRetention(versioned::decode_body(body)?),
             TAG_SET_LIMITS => CatalogCommand::SetLimits(versioned::decode_body(body)?),
+            TAG_REPLACE_NODE => CatalogCommand::ReplaceNode(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

@@ -104,6 +104,17 @@ pub enum NodeError {
         address: String,
     },
     TooMany,
+    Unknown {
+        node: NodeId,
+    },
+    AlreadyReplaced {
+        node: NodeId,
+        by: NodeId,
+    },
+    /// A replacement must be a node without replicas.
+    HasReplicas {
+        node: NodeId,
+    },
 }
 
 impl fmt::Display for NodeError {
@@ -123,6 +134,13 @@ impl fmt::Display for NodeError {
                  characters"
             ),
             NodeError::TooMany => write!(f, "the cluster has its most nodes: {NODES_MAX}"),
+            NodeError::Unknown { node } => write!(f, "node {node} is not registered in this cluster"),
+            NodeError::AlreadyReplaced { node, by } => {
+                write!(f, "node {node} was replaced by node {by} and is gone for good")
+            }
+            NodeError::HasReplicas { node } => {
+                write!(f, "node {node} holds replicas already; a replacement is a new node without any")
+            }
         }
     }
 }

@@ -64,6 +64,38 @@ fn set_retention(stream: u32, retention_ms: u64) -> CatalogCommand {
     CatalogCommand::SetRetention(SetRetention { stream: StreamId(stream), retention_ms })
 }
 
+fn replace_node(from: u64, to: u64) -> CatalogCommand {
+    CatalogCommand::ReplaceNode(ReplaceNode { from: NodeId(from), to: NodeId(to) })
+}
+
+#[test]
+fn a_replacement_takes_over_every_replica_and_the_old_node_gets_none_again() {
+    let mut catalog = Catalog::new();
+    let zones = [(1, "a"), (2, "b"), (3, "c"), (4, "b"), (5, "c")];
+    catalog.apply(&init(Settings::default())).unwrap();
+    for (node, zone) in zones {
+        catalog.apply(&put_node(node, 1, zone)).unwrap();
+    }
+    for group in 1..=2 {
+        catalog.apply(&create_group(group, &[1, 2, 3])).unwrap();
+    }
+    let refused = |error: NodeError| Err(CatalogError::Node(error));
+    let zone = |text: &str| Zone::parse(text).unwrap();
+    let wrong_zone = NodeError::Zone { node: NodeId(5), known: zone("c"), given: zone("b") };
+    assert_eq!(catalog.apply(&replace_node(2, 5)), refused(wrong_zone));
+    assert_eq!(catalog.apply(&replace_node(2, 9)), refused(NodeError::Unknown { node: NodeId(9) }));
+    assert_eq!(catalog.apply(&replace_node(2, 2)), refused(NodeError::HasReplicas { node: NodeId(2) }));
+    let done = Ok(CatalogReply::NodeReplaced { from: NodeId(2), to: NodeId(4) });
+    assert_eq!(catalog.apply(&replace_node(2, 4)), done);
+    assert_eq!(catalog.apply(&replace_node(2, 4)), done, "repeating it changes nothing");
+    assert!(catalog.groups().values().all(|it| *it == [NodeId(1), NodeId(4), NodeId(3)]));
+    let gone = NodeError::AlreadyReplaced { node: NodeId(2), by: NodeId(4) };
+    assert_eq!(catalog.apply(&replace_node(4, 2)), refused(gone));
+    let group = catalog.apply(&create_group(3, &[1, 2, 3]));
+    assert_eq!(group, Err(CatalogError::Group(GroupError::UnknownNode { node: NodeId(2) })));
+    assert_eq!(catalog.check(), vec![]);
+}
+
 fn commands() -> impl Strategy<Value = CatalogCommand> {
     let node = || 1..6u64;
     prop_oneof![
@@ -81,6 +113,7 @@ fn commands() -> impl Strategy<Value = CatalogCommand> {
         4 => (1..5u32, vec(node(), 1..5)).prop_map(|(group, nodes)| create_group(group, &nodes)),
         4 => (1..5u32, node()).prop_map(|(group, n)| create_group(group, &[n, n + 1, n + 2])),
         4 => ("[ab]", 0..9u32, 0..3000u64).prop_map(|(name, n, ms)| create_stream(&name, n, ms)),
+        2 => (node(), node()).prop_map(|(from, to)| replace_node(from, to)),
         3 => (0..6u32).prop_map(stream_opened),
         2 => "[ab]".prop_map(|name| delete_stream(&name)),
         3 => (0..6u32).prop_map(stream_dropped),
@@ -272,7 +305,7 @@ const GOLDEN: &str = "\
     ffffffffffffffff7f010a0000000180808080808080808080808080808080808001ffffffffffffffffffff\
     ffffffffffffffff01020a0000000280808080808080808080808080808080808002ffffffffffffffffffff\
     ffffffffffffffff02010a0000000380808080808080808080808080808080808003ffffffffffffffffffff\
-    ffffffffffffffff03020a00000001066f7264657273010302904e08";
+    ffffffffffffffff03020a00000001066f7264657273010302904e0800";
 
 /// Exhaustive, so that a new kind of violation can't come without a state that shows it.
 fn kind(violation: &Violation) -> usize {

@@ -1,0 +1,137 @@
+//! The `braid` command: its arguments, and which file carries out which subcommand.
+//!
+//! Invariant: every way out of this program is an [`exit::Exit`] code, and every error is printed
+//! once, on stderr, with what to do next where we know it. Results go to stdout and nothing else
+//! does, so that output can be piped.
+//!
+//! Deliberately absent: any knowledge of how records travel. That is the client's, and the node's.
+
+// An outer tool, not part of what the simulator runs: it may read clocks, files and sockets itself.
+#![allow(clippy::disallowed_methods)]
+
+mod bench;
+mod cluster;
+mod completions;
+mod connect;
+mod delivery;
+mod dev;
+mod exit;
+mod generate;
+mod get;
+mod moment;
+mod node;
+mod output;
+mod pieces;
+mod put;
+mod scan;
+mod shard;
+mod shown;
+mod size;
+mod stream;
+mod tail;
+
+use clap::{Parser, Subcommand};
+
+use connect::Endpoints;
+use exit::{Exit, Failure};
+use output::Format;
+
+const AFTER_HELP: &str = "\
+Start here:
+  braid dev                                three nodes on this machine, data in ./braid-data
+  braid stream create clicks --shards 4
+  braid put clicks 'hello' --key me
+  braid tail clicks --from trim-horizon
+
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage, or the cluster refused an argument as malformed
+  3  not found: no such stream, shard, group or node
+  4  refused or throttled: certainly not done
+  5  unknown outcome: it may or may not have been done
+  6  unreachable: no node served the request in time; nothing was done";
+
+/// Braid: a durable, replicated stream store with the contract of Amazon Kinesis.
+#[derive(Parser)]
+#[command(name = "braid", version, after_help = AFTER_HELP, max_term_width = 110, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    endpoints: Endpoints,
+
+    /// How results are printed: tables for people, JSON for programs
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = Format::Table,
+        help_heading = "Everywhere",
+        global = true
+    )]
+    output: Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Node(Box<node::Args>),
+    Dev(dev::Args),
+    #[command(subcommand)]
+    Stream(stream::Command),
+    #[command(subcommand)]
+    Shard(shard::Command),
+    Put(put::Args),
+    Get(get::Args),
+    Tail(tail::Args),
+    Generate(generate::Args),
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    Bench(bench::Args),
+    Completions(completions::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Failure::failed(format!("can't start the runtime: {e}")).report(),
+    };
+    let done = runtime.block_on(run(cli));
+    // A thread may still wait for a line of standard input; nothing of ours is lost with it.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { endpoints, output, command } = cli;
+    match command {
+        Command::Node(args) => node::run(*args).await,
+        Command::Dev(args) => dev::run(args).await,
+        Command::Stream(command) => stream::run(command, &endpoints, output).await,
+        Command::Shard(command) => shard::run(command, &endpoints, output).await,
+        Command::Put(args) => put::run(args, &endpoints, output).await,
+        Command::Get(args) => get::run(args, &endpoints, output).await,
+        Command::Tail(args) => tail::run(args, &endpoints, output).await,
+        Command::Generate(args) => generate::run(args, &endpoints, output).await,
+        Command::Cluster(command) => cluster::run(command, &endpoints, output).await,
+        Command::Bench(args) => bench::run(args, &endpoints, output).await,
+        Command::Completions(args) => completions::run::<Cli>(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+}

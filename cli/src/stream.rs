@@ -1,0 +1,171 @@
+//! `braid stream`: create, list, describe and delete streams.
+
+use std::time::Duration;
+
+use braid_client::{Client, StreamSettings};
+use braid_proto::v1;
+use serde_json::{Value, json};
+
+use crate::connect::Endpoints;
+use crate::exit::{Exit, Failure};
+use crate::moment::{self, duration_text, parse_duration};
+use crate::output::{Format, print_json, print_line, print_table, table};
+use crate::size::{bytes_text, parse_bytes};
+
+/// Create, list, describe or delete streams
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Create a stream, and wait until it takes records
+    ///
+    /// Each shard takes 1 MiB/s and 1,000 records/s, and gives 2 MiB/s to all who poll it.
+    ///
+    /// Examples:
+    ///   braid stream create clicks --shards 4
+    ///   braid stream create audit --shards 1 --retention 7d
+    #[command(verbatim_doc_comment)]
+    Create {
+        /// 1 to 128 characters of a-z A-Z 0-9 _ . -
+        name: String,
+        /// How many shards; their ranges divide the keys evenly
+        #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        shards: u32,
+        /// How long records are kept, such as 24h or 7d [default: the cluster's, 24h]
+        #[arg(long, value_parser = parse_duration)]
+        retention: Option<Duration>,
+        /// The largest record (data and key), such as 2MiB; up to 10MiB [default: 1MiB]
+        #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+        max_record_bytes: Option<u64>,
+        /// Return as soon as it is decided, without waiting until it takes records
+        #[arg(long)]
+        no_wait: bool,
+        /// Succeed if the stream is there already with as many open shards
+        #[arg(long)]
+        if_missing: bool,
+    },
+    /// List the streams
+    List,
+    /// Show a stream's status and settings
+    Describe {
+        /// The stream
+        name: String,
+    },
+    /// Delete a stream and all its records
+    Delete {
+        /// The stream
+        name: String,
+        /// Return as soon as it is decided, without waiting until the name is free
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
+    let client = endpoints.connect().await?;
+    match command {
+        Command::Create { name, shards, retention, max_record_bytes, no_wait, if_missing } => {
+            let settings = StreamSettings {
+                retention_ms: retention.map_or(0, |kept| kept.as_millis() as u64),
+                max_record_bytes: u32::try_from(max_record_bytes.unwrap_or(0))
+                    .map_err(|_| Failure::usage("--max-record-bytes is at most 10MiB"))?,
+            };
+            if if_missing && exists_with(&client, &name, shards).await? {
+                let found = client.wait_active(&name).await?;
+                return show(&found, format);
+            }
+            if no_wait {
+                client.create_stream(&name, shards, settings).await?;
+                return show(&client.describe_stream(&name).await?, format);
+            }
+            show(&client.create_and_wait_active(&name, shards, settings).await?, format)
+        }
+        Command::List => list(&client.list_streams().await?, format),
+        Command::Describe { name } => show(&client.describe_stream(&name).await?, format),
+        Command::Delete { name, no_wait } => {
+            client.delete_stream(&name).await?;
+            if !no_wait {
+                wait_gone(&client, &name, endpoints.patience).await?;
+            }
+            match format {
+                Format::Json => print_json(&json!({ "stream": name, "deleted": !no_wait }))?,
+                Format::Table if no_wait => print_line(&format!("stream {name} is being deleted"))?,
+                Format::Table => print_line(&format!("stream {name} and its records are gone"))?,
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn exists_with(client: &Client, name: &str, shards: u32) -> Result<bool, Failure> {
+    match client.describe_stream(name).await.map_err(Failure::from) {
+        Ok(found) if found.open_shard_count == shards || found.status() == v1::StreamStatus::Creating => Ok(true),
+        Ok(found) => Err(Failure::new(
+            Exit::Refused,
+            format!("stream {name} is there with {} open shards, not {shards}", found.open_shard_count),
+        )),
+        Err(e) if e.exit == Exit::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Waits until nobody knows the stream any more.
+pub async fn wait_gone(client: &Client, name: &str, within: Duration) -> Result<(), Failure> {
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        match client.describe_stream(name).await.map_err(Failure::from) {
+            Err(e) if e.exit == Exit::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+            Ok(_) if tokio::time::Instant::now() >= deadline => {
+                return Err(Failure::failed(format!("stream {name} is still DELETING after {within:?}"))
+                    .hint("It goes on being deleted; `braid stream list` shows when it is gone."));
+            }
+            Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// `ACTIVE`, not `STREAM_STATUS_ACTIVE`.
+fn status(stream: &v1::StreamDescription) -> &'static str {
+    stream.status().as_str_name().trim_start_matches("STREAM_STATUS_")
+}
+
+fn to_json(stream: &v1::StreamDescription) -> Value {
+    json!({
+        "stream": stream.stream_name,
+        "status": status(stream),
+        "created_ms": stream.created_ms,
+        "retention_ms": stream.retention_ms,
+        "open_shards": stream.open_shard_count,
+        "shards": stream.shard_count,
+        "max_record_bytes": stream.max_record_bytes,
+    })
+}
+
+fn show(stream: &v1::StreamDescription, format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        return Ok(print_json(&to_json(stream))?);
+    }
+    list(std::slice::from_ref(stream), format)
+}
+
+fn list(streams: &[v1::StreamDescription], format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        return Ok(print_json(&streams.iter().map(to_json).collect())?);
+    }
+    if streams.is_empty() {
+        eprintln!("No streams yet. Create one: braid stream create NAME --shards 4");
+        return Ok(());
+    }
+    let mut table = table(&["stream", "status", "open shards", "shards", "retention", "largest record", "created"]);
+    for stream in streams {
+        table.add_row([
+            stream.stream_name.clone(),
+            status(stream).to_string(),
+            stream.open_shard_count.to_string(),
+            stream.shard_count.to_string(),
+            duration_text(stream.retention_ms),
+            bytes_text(stream.max_record_bytes.into()),
+            moment::utc(stream.created_ms),
+        ]);
+    }
+    Ok(print_table(&table)?)
+}

@@ -1,0 +1,246 @@
+//! Reading: iterators, GetRecords, subscriptions; each served by the leader of the shard's group.
+//!
+//! Invariant: what is answered as "the tip" was the tip at some moment after the call came in: the
+//! leader makes sure that it still leads before it looks.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use braid_env::time;
+use braid_proto::v1;
+use braid_stream::catalog::TokenKey;
+use braid_stream::ids::{GroupId, Offset, ShardId};
+use braid_stream::iterator::{IteratorKind, IteratorToken, Position};
+use braid_stream::limits::{GET_BYTES_MAX, GET_RECORDS_MAX};
+use futures_util::{Stream, StreamExt};
+use tonic::Status;
+
+use super::error::ApiError;
+use super::{Call, Service, wire};
+use crate::read::subscribe::{Interrupted, subscribe};
+use crate::read::{Budget, Extent, GroupReader, ReadError};
+use crate::replication::ProposeError;
+use crate::routing::forward::request;
+use crate::routing::{RouteError, StreamRoutes};
+use crate::throttle::ShardFacts;
+
+/// How long a leader may take to make sure that it leads; a round trip to another zone, unless it
+/// is cut off.
+const CONFIRM: Duration = Duration::from_secs(2);
+
+/// The events of a subscription, from here or from another node.
+pub type Events = Pin<Box<dyn Stream<Item = Result<v1::SubscribeToShardEvent, Status>> + Send>>;
+
+/// The shard a read is for.
+struct Subject {
+    routes: Arc<StreamRoutes>,
+    shard: ShardId,
+    group: GroupId,
+}
+
+impl Service {
+    pub(super) async fn shard_iterator(
+        &self,
+        message: &v1::GetShardIteratorRequest,
+        call: &Call,
+    ) -> Result<v1::GetShardIteratorResponse, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
+        let kind = wire::iterator_kind(
+            message.shard_iterator_type,
+            &message.starting_sequence_number,
+            message.timestamp_ms,
+            "starting_sequence_number",
+        )?;
+        let routes = self.router.serving_stream(&name).await?;
+        let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
+        let here = || async {
+            let position = self.begin(&subject, kind).await?;
+            Ok(v1::GetShardIteratorResponse { shard_iterator: self.token(subject.shard, position)? })
+        };
+        self.at_leader(subject.group, call, here, |mut client| async move {
+            client.get_shard_iterator(request(message.clone(), Some(call.deadline))).await
+        })
+        .await
+    }
+
+    pub(super) async fn records(
+        &self,
+        message: &v1::GetRecordsRequest,
+        call: &Call,
+    ) -> Result<v1::GetRecordsResponse, ApiError> {
+        let token = IteratorToken::decode(&message.shard_iterator, &self.token_key()?.0, self.clock.now_ms())
+            .map_err(ApiError::Iterator)?;
+        let limit = match message.limit as usize {
+            0 => GET_RECORDS_MAX,
+            limit @ 1..=GET_RECORDS_MAX => limit,
+            limit => {
+                let why = format!("{limit} records: 1 to {GET_RECORDS_MAX} are allowed, or 0 for that many");
+                return Err(ApiError::invalid("limit", why));
+            }
+        };
+        let routes = self.router.stream_of(token.shard)?;
+        if !routes.is_serving() {
+            return Err(RouteError::NotServing(routes.stream.name.clone(), routes.stream.status).into());
+        }
+        let subject = subject(&routes, token.shard)?;
+        let here = || self.records_here(&subject, token.position, limit);
+        self.at_leader(subject.group, call, here, |mut client| async move {
+            client.get_records(request(message.clone(), Some(call.deadline))).await
+        })
+        .await
+    }
+
+    async fn records_here(
+        &self,
+        subject: &Subject,
+        position: Position,
+        limit: usize,
+    ) -> Result<v1::GetRecordsResponse, ApiError> {
+        let reader = self.reader(subject)?;
+        let failed = |error| read_failed(subject.group, error);
+        let extent = reader.extent(subject.shard).map_err(failed)?;
+        self.throttle.admit_read(&reader.group, &facts(subject, &extent)).map_err(ApiError::Throttled)?;
+        self.confirm(&reader).await?;
+        let from = match position {
+            Position::Offset(offset) => offset,
+            Position::Time(ms) => reader.position(subject.shard, IteratorKind::AtTimestamp(ms)).map_err(failed)?,
+        };
+        let batch = reader.read(subject.shard, from, Budget::of(limit, GET_BYTES_MAX)).await.map_err(failed)?;
+        let behind_ms = batch.behind_ms(self.clock.now_ms());
+        let count = batch.records.len() as u64;
+        self.throttle.read_done(&reader.group, subject.shard, count, batch.bytes, behind_ms);
+        Ok(v1::GetRecordsResponse {
+            next_shard_iterator: match batch.ended {
+                Some(_) => String::new(),
+                None => self.token(subject.shard, batch.next)?,
+            },
+            millis_behind_latest: behind_ms,
+            child_shards: wire::children(&subject.routes, batch.ended.as_deref().unwrap_or_default()),
+            records: batch.records.into_iter().map(wire::stored_record).collect(),
+        })
+    }
+
+    pub(super) async fn subscription(
+        &self,
+        message: &v1::SubscribeToShardRequest,
+        call: &Call,
+    ) -> Result<Events, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
+        let Some(start) = &message.starting_position else {
+            return Err(ApiError::invalid("starting_position", "is missing"));
+        };
+        let kind = wire::iterator_kind(
+            start.r#type,
+            &start.sequence_number,
+            start.timestamp_ms,
+            "starting_position.sequence_number",
+        )?;
+        let routes = self.router.serving_stream(&name).await?;
+        let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
+        let place = self
+            .subscriptions
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| ApiError::LimitExceeded { why: "this node has as many subscriptions as it may".into() })?;
+        let events: Events = self
+            .at_leader(
+                subject.group,
+                call,
+                || self.events_here(&subject, kind),
+                |mut client| async move {
+                    // No deadline: a subscription ends by itself.
+                    let answer = client.subscribe_to_shard(request(message.clone(), None)).await?;
+                    Ok(answer.map(|events| -> Events { Box::pin(events) }))
+                },
+            )
+            .await?;
+        let mut stopping = self.stopping.subscribe();
+        let stopped = async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        Ok(Box::pin(events.take_until(Box::pin(stopped)).map(move |event| {
+            let _held_until_the_end = &place;
+            event
+        })))
+    }
+
+    async fn events_here(&self, subject: &Subject, kind: IteratorKind) -> Result<Events, ApiError> {
+        let from = self.begin(subject, kind).await?;
+        let (reader, group) = (self.reader(subject)?, subject.group);
+        let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
+            .map_err(|error| read_failed(group, error))?;
+        let (routes, router, shard) = (subject.routes.clone(), self.router.clone(), subject.shard);
+        let series = self.metrics.shards.get(shard, routes.stream.name.as_str());
+        Ok(Box::pin(events.map(move |event| match event {
+            Ok(event) => {
+                let bytes = event.records.iter().map(|it| it.record.size()).sum();
+                series.outgoing(event.records.len() as u64, bytes, event.behind_ms);
+                // Children of a shard that was split since are in a newer catalog.
+                let now = router.stream_of(shard).unwrap_or_else(|_| routes.clone());
+                Ok(wire::event(event, &now))
+            }
+            Err(Interrupted::NotLeader(leader)) => {
+                let leader = leader.and_then(|node| router.client_address(node));
+                Err(ApiError::NotLeader { group, leader }.into())
+            }
+            Err(Interrupted::Read(error)) => Err(read_failed(group, error).into()),
+        })))
+    }
+
+    /// The offset at which `kind` begins, as of a moment after the call came in.
+    async fn begin(&self, subject: &Subject, kind: IteratorKind) -> Result<Offset, ApiError> {
+        let reader = self.reader(subject)?;
+        self.confirm(&reader).await?;
+        reader.position(subject.shard, kind).map_err(|error| read_failed(subject.group, error))
+    }
+
+    fn reader(&self, subject: &Subject) -> Result<GroupReader, ApiError> {
+        Ok(GroupReader { group: self.router.group(subject.group)?, index: self.index.clone() })
+    }
+
+    /// Makes sure that this node leads the group, never on belief.
+    async fn confirm(&self, reader: &GroupReader) -> Result<(), ApiError> {
+        let group = reader.group.id();
+        match time::timeout(CONFIRM, reader.group.ensure_linearizable()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                let leader = match &error {
+                    ProposeError::NotLeader { leader: Some(node) } => self.router.client_address(*node),
+                    _ => None,
+                };
+                Err(ApiError::of_proposal(group, error, leader))
+            }
+            Err(_) => Err(RouteError::NoLeader(group).into()),
+        }
+    }
+
+    fn token(&self, shard: ShardId, next: Offset) -> Result<String, ApiError> {
+        let token = IteratorToken { shard, position: Position::Offset(next), issued_ms: self.clock.now_ms() };
+        Ok(token.encode(&self.token_key()?.0))
+    }
+
+    /// The cluster's key for iterators and page tokens.
+    pub(super) fn token_key(&self) -> Result<TokenKey, ApiError> {
+        let key = self.router.catalog()?.state(|c| c.cluster().map(|cluster| cluster.token_key.clone()));
+        key.ok_or(ApiError::Route(RouteError::NotReady))
+    }
+}
+
+fn subject(routes: &Arc<StreamRoutes>, shard: ShardId) -> Result<Subject, ApiError> {
+    let group = routes.shard(shard).ok_or(RouteError::NoShard(shard))?.group;
+    Ok(Subject { routes: routes.clone(), shard, group })
+}
+
+fn facts<'a>(subject: &'a Subject, extent: &Extent) -> ShardFacts<'a> {
+    ShardFacts {
+        shard: subject.shard,
+        limits: extent.limits(),
+        stream: subject.routes.stream.name.as_str(),
+        untouched: extent.untouched(),
+    }
+}
+
+fn read_failed(group: GroupId, error: ReadError) -> ApiError {
+    ApiError::Read { group, error: Arc::new(error) }
+}

@@ -1,0 +1,247 @@
+//! Writing: records → shards → groups → their leaders → one verdict per record.
+//!
+//! ```text
+//!  records ─▶ by group ─┬─▶ group led here: throttle ─▶ GroupHandle::append
+//!                       └─▶ group led there: PutRecords to that node, once
+//! ```
+//!
+//! Invariant: a record is sent again only after a certain "not appended". Records of one shard keep
+//! the order of the call.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use braid_env::time::Instant;
+use braid_proto::v1;
+use braid_stream::ids::{GroupId, ShardId};
+use braid_stream::name::StreamName;
+use braid_stream::record::Record;
+use braid_stream::sequence::SequenceNumber;
+use futures_util::future::join_all;
+
+use super::error::{ApiError, Explained};
+use super::wire::{self, Verdict};
+use super::{Call, Service};
+use crate::replication::{AppendOutcome, GroupHandle, ProposeError};
+use crate::routing::forward::{never_sent, request};
+use crate::routing::{LEADER_WAIT, StreamRoutes, Target};
+use crate::throttle::ShardFacts;
+
+/// One record of a call and its place there.
+#[derive(Clone)]
+struct Item {
+    nth: usize,
+    shard: ShardId,
+    record: Record,
+}
+
+/// What all records of a call share.
+struct Put<'a> {
+    routes: Arc<StreamRoutes>,
+    keep_order: bool,
+    call: &'a Call,
+}
+
+type Judged = Vec<(usize, Verdict)>;
+
+impl Service {
+    /// Appends `records`; one verdict each, in order. Errors: nothing was appended.
+    pub(super) async fn put(
+        &self,
+        name: &StreamName,
+        records: Vec<Record>,
+        keep_order: bool,
+        call: &Call,
+    ) -> Result<Vec<Verdict>, ApiError> {
+        let routes = self.router.serving_stream(name).await?;
+        wire::check_records(&records, &routes.limits)?;
+        let mut by_group: BTreeMap<GroupId, Vec<Item>> = BTreeMap::new();
+        let count = records.len();
+        for (nth, record) in records.into_iter().enumerate() {
+            let route = routes.map.lookup(record.hash_key());
+            by_group.entry(route.group).or_default().push(Item { nth, shard: route.shard, record });
+        }
+        let put = Put { routes, keep_order, call };
+        let groups = by_group.into_iter().map(|(group, items)| self.put_group(&put, group, items));
+        let mut judged: Judged = join_all(groups).await.into_iter().flatten().collect();
+        judged.sort_unstable_by_key(|(nth, _)| *nth);
+        assert!(judged.len() == count, "every record has one verdict");
+        Ok(judged.into_iter().map(|(_, verdict)| verdict).collect())
+    }
+
+    /// One group's records: to its leader, and again to the next leader what certainly was not
+    /// appended because the first one had ceased to lead.
+    async fn put_group(&self, put: &Put<'_>, group: GroupId, mut items: Vec<Item>) -> Judged {
+        let until = put.call.deadline.min(Instant::now() + LEADER_WAIT);
+        let mut judged = Vec::new();
+        loop {
+            let target = match self.router.target(group, put.call.forwarded, until).await {
+                Ok(target) => target,
+                Err(error) => {
+                    let why = ApiError::from(error).explain();
+                    judged.extend(all_failed(&items, &why));
+                    return judged;
+                }
+            };
+            let round = match &target {
+                Target::Here => self.put_here(put, group, &items).await,
+                Target::There(address) => self.put_there(put, address, &items).await,
+            };
+            let may_retry = !put.call.forwarded && Instant::now() < until;
+            let mut again = BTreeSet::new();
+            let mut hint = None;
+            for (nth, verdict) in round {
+                match &verdict.outcome {
+                    Err(why) if may_retry && why.is_elsewhere() => {
+                        hint = self.router.node_at(&why.detail.leader_address).or(hint);
+                        again.insert(nth);
+                    }
+                    _ => judged.push((nth, verdict)),
+                }
+            }
+            items.retain(|item| again.contains(&item.nth));
+            if items.is_empty() {
+                return judged;
+            }
+            self.router.look_again(group, hint).await;
+        }
+    }
+
+    /// This node leads: rates, then the log.
+    async fn put_here(&self, put: &Put<'_>, group: GroupId, items: &[Item]) -> Judged {
+        let handle = match self.router.group(group) {
+            Ok(handle) => handle,
+            Err(error) => return all_failed(items, &ApiError::from(error).explain()),
+        };
+        let (admitted, mut judged) = self.admit(put, &handle, items);
+        if admitted.is_empty() {
+            return judged;
+        }
+        let records = admitted.iter().map(|item| (item.shard, item.record.clone())).collect();
+        match handle.append(records).await {
+            Ok(outcomes) => {
+                assert!(outcomes.len() == admitted.len(), "every record has one outcome");
+                self.count(&handle, &admitted, &outcomes);
+                let verdicts = admitted.iter().zip(outcomes).map(|(item, outcome)| {
+                    let outcome = number_of(put, item.shard, outcome);
+                    (item.nth, Verdict { shard: item.shard, outcome })
+                });
+                judged.extend(verdicts);
+            }
+            Err(error) => {
+                let leader = match &error {
+                    ProposeError::NotLeader { leader: Some(node) } => self.router.client_address(*node),
+                    _ => None,
+                };
+                let why = ApiError::of_proposal(group, error, leader).explain();
+                judged.extend(admitted.iter().map(|item| failed(item, &why)));
+            }
+        }
+        judged
+    }
+
+    /// Which records the shards' rates admit; the others' verdicts.
+    fn admit<'i>(&self, put: &Put<'_>, handle: &GroupHandle, items: &'i [Item]) -> (Vec<&'i Item>, Judged) {
+        let facts = self.facts(put, handle, items);
+        let mut refused: BTreeSet<ShardId> = BTreeSet::new();
+        let (mut admitted, mut judged) = (Vec::with_capacity(items.len()), Vec::new());
+        for item in items {
+            if put.keep_order && refused.contains(&item.shard) {
+                judged.push(failed(item, &ApiError::PredecessorRefused(item.shard).explain()));
+                continue;
+            }
+            match self.throttle.admit_write(handle, &facts[&item.shard], item.record.size()) {
+                Ok(()) => admitted.push(item),
+                Err(throttled) => {
+                    refused.insert(item.shard);
+                    judged.push(failed(item, &ApiError::Throttled(throttled).explain()));
+                }
+            }
+        }
+        (admitted, judged)
+    }
+
+    fn facts<'p>(&self, put: &'p Put<'_>, handle: &GroupHandle, items: &[Item]) -> BTreeMap<ShardId, ShardFacts<'p>> {
+        let shards: BTreeSet<ShardId> = items.iter().map(|item| item.shard).collect();
+        let stream = put.routes.stream.name.as_str();
+        handle.state(|group| {
+            let facts = shards.into_iter().map(|shard| {
+                let known = group.shard(shard);
+                let limits = known.map_or(put.routes.limits, |it| it.limits);
+                let untouched = known.is_none_or(|it| it.last().is_none());
+                (shard, ShardFacts { shard, limits, stream, untouched })
+            });
+            facts.collect()
+        })
+    }
+
+    fn count(&self, handle: &GroupHandle, admitted: &[&Item], outcomes: &[AppendOutcome]) {
+        let mut sums: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
+        for (item, outcome) in admitted.iter().zip(outcomes) {
+            if matches!(outcome, AppendOutcome::Appended { .. }) {
+                let (records, bytes) = sums.entry(item.shard).or_default();
+                *records += 1;
+                *bytes += item.record.size();
+            }
+        }
+        for (shard, (records, bytes)) in sums {
+            self.throttle.count_writes(handle, shard, records, bytes);
+        }
+    }
+
+    /// Another node leads: the same call, with this group's records only.
+    async fn put_there(&self, put: &Put<'_>, address: &str, items: &[Item]) -> Judged {
+        let mut client = match self.router.channels.client(address).await {
+            Ok(client) => client,
+            Err(_) => return all_failed(items, &not_reached(put, items)),
+        };
+        self.metrics.requests.forwarded.increment(1);
+        let message = v1::PutRecordsRequest {
+            stream_name: put.routes.stream.name.as_str().to_string(),
+            records: items.iter().map(|item| wire::record_to_forward(&item.record)).collect(),
+            keep_order: put.keep_order,
+        };
+        let answer = client.put_records(request(message, Some(put.call.deadline))).await;
+        match answer.map(|it| it.into_inner().records) {
+            Ok(results) if results.len() == items.len() => items
+                .iter()
+                .zip(results)
+                .map(|(item, result)| (item.nth, wire::verdict_from_wire(item.shard, result)))
+                .collect(),
+            Ok(results) => {
+                let why = format!("the leader's node answered {} results for {} records", results.len(), items.len());
+                all_failed(items, &ApiError::Unknown { why }.explain())
+            }
+            Err(status) if never_sent(&status) => {
+                self.router.channels.forget(address);
+                all_failed(items, &not_reached(put, items))
+            }
+            Err(status) => all_failed(items, &ApiError::Passed(status).explain()),
+        }
+    }
+}
+
+/// No connection to the node that is believed to lead: nothing was sent, and it will not lead for
+/// long.
+fn not_reached(put: &Put<'_>, items: &[Item]) -> Explained {
+    let group = items.first().and_then(|item| put.routes.shard(item.shard)).map_or(GroupId::CATALOG, |it| it.group);
+    ApiError::NotLeader { group, leader: None }.explain()
+}
+
+fn number_of(put: &Put<'_>, shard: ShardId, outcome: AppendOutcome) -> Result<SequenceNumber, Explained> {
+    match outcome {
+        AppendOutcome::Appended { offset, time_ms } => {
+            let created_s = put.routes.shard(shard).expect("the route came from there").created_s;
+            Ok(SequenceNumber { created_s, shard_index: shard.index, offset, arrival_s: time_ms / 1000 })
+        }
+        AppendOutcome::Refused(refused) => Err(ApiError::Refused(refused).explain()),
+    }
+}
+
+fn failed(item: &Item, why: &Explained) -> (usize, Verdict) {
+    (item.nth, Verdict { shard: item.shard, outcome: Err(why.clone()) })
+}
+
+fn all_failed(items: &[Item], why: &Explained) -> Judged {
+    items.iter().map(|item| failed(item, why)).collect()
+}

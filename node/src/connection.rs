@@ -1,0 +1,96 @@
+//! Accepted connections in the shape that tonic serves.
+//!
+//! Invariant: at most [`CONNECTIONS_MAX`] connections of one listener are open; beyond it new ones
+//! wait in the kernel's queue. Sockets come from `env`; tonic opens none.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use braid_env::{net, time};
+use futures_util::{Stream, stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::Connected;
+
+/// Open connections of one listener: each costs some tens of KiB, so this many stay far below the
+/// node's memory.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// One accepted connection.
+pub struct Connection {
+    stream: net::Stream,
+    remote: SocketAddr,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub struct ConnectInfo {
+    /// Its address.
+    pub remote: SocketAddr,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ConnectInfo;
+
+    fn connect_info(&self) -> ConnectInfo {
+        ConnectInfo { remote: self.remote }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The connections of a listener, as they come. An error of `accept` (too many open files, say)
+/// is logged and waited out; it does not end the service.
+pub fn incoming(listener: net::Listener) -> impl Stream<Item = io::Result<Connection>> + Send {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    stream::unfold((listener, places), |(listener, places)| async move {
+        let place = places.clone().acquire_owned().await.expect("never closed");
+        loop {
+            match listener.accept().await {
+                Ok((stream, remote)) => {
+                    let connection = Connection { stream, remote, _place: place };
+                    return Some((Ok(connection), (listener, places)));
+                }
+                Err(e) => {
+                    tracing::warn!("accept failed: {e}");
+                    time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,73 @@
+//! Proposing a command to a group's leader, wherever it is.
+//!
+//! For commands that may be applied twice only: an answer that does not come says nothing.
+
+use std::fmt;
+use std::time::Duration;
+
+use braid_proto::peer::Kind;
+use braid_stream::command::GroupCommand;
+use braid_stream::ids::{GroupId, NodeId};
+use bytes::Bytes;
+
+use crate::peer::{Lane, Links};
+use crate::replication::Groups;
+
+/// A leader answers after a majority's fsync; a command of thousands of shards takes its time.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why no leader took the command, as far as is known.
+#[derive(Debug)]
+pub struct RemoteError {
+    group: GroupId,
+    why: String,
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {}: no leader took the command: {}", self.group.0, self.why)
+    }
+}
+
+impl std::error::Error for RemoteError {}
+
+/// Proposes `command` to `group`, whose replicas are on `replicas`; returns once it is applied on
+/// the leader.
+pub async fn propose_to_group(
+    groups: &Groups,
+    links: &Links,
+    group: GroupId,
+    replicas: &[NodeId],
+    command: GroupCommand,
+) -> Result<(), RemoteError> {
+    let me = links.directory().me().node;
+    let local = groups.get(group);
+    let leader = local.as_ref().and_then(|g| g.leader());
+    if leader == Some(NodeId(me))
+        && let Some(handle) = &local
+    {
+        return match handle.propose(command).await {
+            Ok(_) => Ok(()),
+            Err(e) => Err(RemoteError { group, why: e.to_string() }),
+        };
+    }
+    // The leader this node knows of first, then every other replica: one of them leads.
+    let mut targets: Vec<NodeId> = leader.into_iter().collect();
+    targets.extend(replicas.iter().filter(|n| Some(**n) != leader && n.0 != me));
+    let body = command.encode();
+    let mut why = "no replica is known".to_string();
+    for target in targets {
+        match links.call(target.0, Lane::Control, group.0, Kind::Propose, body.clone(), DEADLINE).await {
+            Ok(_) => return Ok(()),
+            Err(e) => why = format!("node {}: {e}", target.0),
+        }
+    }
+    Err(RemoteError { group, why })
+}
+
+/// The receiving end: proposes what a peer sent. The error says why nothing is known to be applied.
+pub(crate) async fn on_propose(groups: &Groups, group: u32, body: Bytes) -> Result<Bytes, String> {
+    let handle = groups.get(GroupId(group)).ok_or_else(|| format!("group {group} has no replica on this node"))?;
+    let command = GroupCommand::decode(body).map_err(|e| e.to_string())?;
+    handle.propose(command).await.map(|_| Bytes::new()).map_err(|e| e.to_string())
+}

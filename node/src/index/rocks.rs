@@ -1,0 +1,463 @@
+//! The record index in RocksDB: one database per node, without its write-ahead log.
+//!
+//! Invariant: everything here can be rebuilt from the groups' logs, so a database that is missing,
+//! of another format, or damaged is removed and begun anew, and the operator is told. Memory is
+//! bounded: two write buffers and one block cache that also holds RocksDB's own index blocks.
+//!
+//! RocksDB brings its own threads and files; this is the one module of the node that reaches the
+//! disk past `env`. The simulator runs [`super::ordered::OrderedIndex`] in its place.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use braid_env::disk;
+use braid_stream::ids::{GroupId, Offset, ShardId};
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ErrorKind, LogLevel, Options, ReadOptions,
+    WriteBatch,
+};
+
+use super::keys::{
+    ENTRY_KEY_LEN, FORMAT, FORMAT_KEY, MARK_KEY_LEN, decode_entry, decode_mark, encode_mark, encode_value, entry_key,
+    group_range, log_index_of, mark_key, shard_range,
+};
+use super::{IndexEntry, IndexError, RecordIndex, bisect_time};
+
+/// Shared by all groups: 32 MiB hold the index of about 500,000 slices, and the tip of a shard,
+/// which most readers want, is in a write buffer anyway.
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+/// Entries are about 60 bytes in memory: a buffer holds some 130,000 slices between flushes.
+const WRITE_BUFFER_BYTES: usize = 8 << 20;
+/// One filling, one on its way to the disk.
+const WRITE_BUFFERS: i32 = 2;
+/// One flush and one compaction at a time: the index must not compete with the log for the disk.
+const BACKGROUND_JOBS: i32 = 2;
+/// Deletions per write batch, so that trimming a long-idle shard does not hold one huge batch.
+const TRIM_BATCH: usize = 4096;
+/// Greater than every key (none is longer than 20 bytes).
+const AFTER_ALL_KEYS: [u8; ENTRY_KEY_LEN + 1] = [0xff; ENTRY_KEY_LEN + 1];
+/// Its presence beside the database says that damage was seen while running.
+const DAMAGED_SUFFIX: &str = ".damaged";
+
+/// What [`RocksIndex::open`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// A database of this format.
+    Existing,
+    /// No database: a new node, or its index was removed.
+    Created,
+    /// An unusable database was removed; every group rebuilds from its log.
+    Replaced {
+        /// What was wrong with it.
+        why: String,
+    },
+}
+
+/// See the module's documentation.
+pub struct RocksIndex {
+    db: DB,
+    path: PathBuf,
+    /// Per shard, an offset below which [`RecordIndex::trim`] has removed everything. Only a hint:
+    /// it keeps each trim from walking over the tombstones of the ones before it.
+    trimmed: Mutex<BTreeMap<(GroupId, ShardId), Offset>>,
+    damage_noted: AtomicBool,
+}
+
+impl RocksIndex {
+    /// Opens the database in directory `path`, or removes it and creates an empty one.
+    ///
+    /// Errors: only when an empty database cannot be created there.
+    pub async fn open(path: &Path) -> Result<(RocksIndex, Opened), IndexError> {
+        let existed = disk::exists(path).await.map_err(|e| IndexError::Storage(e.to_string()))?;
+        let usable = match existed {
+            true => RocksIndex::open_existing(path).await,
+            false => Err(String::new()),
+        };
+        let (db, opened) = match usable {
+            Ok(db) => (db, Opened::Existing),
+            Err(why) => {
+                let opened = if existed { Opened::Replaced { why } } else { Opened::Created };
+                (RocksIndex::create(path, existed).await?, opened)
+            }
+        };
+        if let Opened::Replaced { why } = &opened {
+            tracing::error!(
+                path = %path.display(), why,
+                "the record index was unusable and has been removed; every group rebuilds it from its log, \
+                 reads of older records wait for that, no record is lost"
+            );
+        }
+        let index = RocksIndex {
+            db,
+            path: path.to_path_buf(),
+            trimmed: Mutex::default(),
+            damage_noted: AtomicBool::new(false),
+        };
+        Ok((index, opened))
+    }
+
+    async fn open_existing(path: &Path) -> Result<DB, String> {
+        if disk::exists(damaged_marker(path)).await.map_err(|e| e.to_string())? {
+            return Err("it was found damaged while the node ran".into());
+        }
+        let db = DB::open(&options(false), path).map_err(|e| e.to_string())?;
+        match db.get(FORMAT_KEY).map_err(|e| e.to_string())? {
+            Some(found) if found == FORMAT => Ok(db),
+            Some(found) => Err(format!("it has format {found:?}, this build reads {FORMAT:?}")),
+            None => Err("it has no format number".into()),
+        }
+    }
+
+    async fn create(path: &Path, remove: bool) -> Result<DB, IndexError> {
+        let storage = |e: std::io::Error| IndexError::Storage(e.to_string());
+        if remove {
+            disk::remove_dir_all(path).await.map_err(storage)?;
+        }
+        // The marker goes last: a crash between the two removes an empty directory once more.
+        if disk::exists(damaged_marker(path)).await.map_err(storage)? {
+            disk::remove_file(damaged_marker(path)).await.map_err(storage)?;
+        }
+        disk::create_dir_all(path).await.map_err(storage)?;
+        let db = DB::open(&options(true), path).map_err(|e| IndexError::Storage(e.to_string()))?;
+        let mut batch = WriteBatch::default();
+        batch.put(FORMAT_KEY, FORMAT);
+        db.write_without_wal(batch).map_err(|e| IndexError::Storage(e.to_string()))?;
+        off_the_worker(|| db.flush()).map_err(|e| IndexError::Storage(e.to_string()))?;
+        Ok(db)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), IndexError> {
+        self.db.write_without_wal(batch).map_err(|e| self.error(e))
+    }
+
+    /// An iterator that cannot leave `range`.
+    fn iterate(&self, range: (Vec<u8>, Option<Vec<u8>>)) -> DBRawIterator<'_> {
+        let mut read = ReadOptions::default();
+        read.set_iterate_lower_bound(range.0);
+        if let Some(end) = range.1 {
+            read.set_iterate_upper_bound(end);
+        }
+        self.db.raw_iterator_opt(read)
+    }
+
+    /// The entry under the iterator, `None` at either end.
+    fn current(&self, shard: ShardId, at: &DBRawIterator<'_>) -> Result<Option<IndexEntry>, IndexError> {
+        match at.item() {
+            Some((key, value)) => decode_entry(shard, key, value).map(Some).inspect_err(|_| self.note_damage()),
+            None => at.status().map(|()| None).map_err(|e| self.error(e)),
+        }
+    }
+
+    /// Below a hint nothing is looked for again, so it goes when offsets may be used again.
+    fn forget_hints(&self, which: impl Fn(GroupId, ShardId) -> bool) {
+        let mut hints = self.trimmed.lock().expect("no one panics while holding the hints");
+        hints.retain(|(group, shard), _| !which(*group, *shard));
+    }
+
+    fn flush_to_disk(&self) -> Result<(), IndexError> {
+        off_the_worker(|| self.db.flush()).map_err(|e| self.error(e))
+    }
+
+    fn error(&self, error: rocksdb::Error) -> IndexError {
+        if error.kind() != ErrorKind::Corruption {
+            return IndexError::Storage(error.to_string());
+        }
+        self.note_damage();
+        IndexError::Damaged(error.to_string())
+    }
+
+    /// Leaves a note beside the database, so that the next start removes it. RocksDB would open
+    /// it without complaint: it checks a block only when it reads it.
+    fn note_damage(&self) {
+        if self.damage_noted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let marker = damaged_marker(&self.path);
+        tracing::error!(
+            path = %self.path.display(),
+            "the record index is damaged; it will be removed and rebuilt from the logs at the next start"
+        );
+        braid_env::task::spawn(async move {
+            if let Err(error) = disk::write_file_durably(&marker, Bytes::new()).await {
+                tracing::error!(path = %marker.display(), %error, "could not note that the index is damaged");
+            }
+        });
+    }
+}
+
+fn damaged_marker(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(DAMAGED_SUFFIX);
+    PathBuf::from(name)
+}
+
+fn options(create: bool) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let mut options = Options::default();
+    options.create_if_missing(create);
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(WRITE_BUFFERS);
+    options.set_max_background_jobs(BACKGROUND_JOBS);
+    options.set_compression_type(DBCompressionType::None);
+    options.set_max_open_files(512);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(1 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+/// Runs something that waits for the disk without holding up the tasks queued behind it on this
+/// worker. `env` has no seam for it because the simulator never runs this module.
+#[allow(clippy::disallowed_methods)] // RocksDB's own I/O is past `env` already, see above
+fn off_the_worker<R>(work: impl FnOnce() -> R) -> R {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+impl RecordIndex for RocksIndex {
+    fn put(&self, group: GroupId, batch: &[IndexEntry]) -> Result<(), IndexError> {
+        let mut write = WriteBatch::default();
+        for entry in batch {
+            assert!(entry.count > 0, "an index entry points at no records");
+            write.put(entry_key(group, entry.shard, entry.first), encode_value(entry));
+        }
+        self.write(write)
+    }
+
+    fn seek(&self, group: GroupId, shard: ShardId, offset: Offset) -> Result<Option<IndexEntry>, IndexError> {
+        let mut at = self.iterate(shard_range(group, shard));
+        at.seek_for_prev(entry_key(group, shard, offset));
+        self.current(shard, &at)
+    }
+
+    fn scan(&self, group: GroupId, shard: ShardId, from: Offset, limit: usize) -> Result<Vec<IndexEntry>, IndexError> {
+        let mut at = self.iterate(shard_range(group, shard));
+        at.seek_for_prev(entry_key(group, shard, from));
+        match self.current(shard, &at)? {
+            Some(entry) if entry.holds(from) => {}
+            Some(_) => at.next(),
+            None => at.seek(entry_key(group, shard, from)),
+        }
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let Some(entry) = self.current(shard, &at)? else { break };
+            found.push(entry);
+            at.next();
+        }
+        Ok(found)
+    }
+
+    fn seek_time(&self, group: GroupId, shard: ShardId, ms: u64) -> Result<Option<IndexEntry>, IndexError> {
+        let mut at = self.iterate(shard_range(group, shard));
+        at.seek_to_last();
+        let Some(tail) = self.current(shard, &at)? else { return Ok(None) };
+        at.seek_to_first();
+        let Some(head) = self.current(shard, &at)? else { return Ok(None) };
+        bisect_time(ms, head, tail, |offset| {
+            at.seek_for_prev(entry_key(group, shard, Offset(offset)));
+            self.current(shard, &at)
+        })
+    }
+
+    fn trim(&self, group: GroupId, shard: ShardId, below: Offset) -> Result<(), IndexError> {
+        let known = |hints: &BTreeMap<_, _>| hints.get(&(group, shard)).copied().unwrap_or(Offset(0));
+        let from = known(&self.trimmed.lock().expect("no one panics while holding the hints"));
+        let mut at = self.iterate(shard_range(group, shard));
+        at.seek(entry_key(group, shard, from));
+        let mut batch = WriteBatch::default();
+        let mut reached = from;
+        // Point deletions, not a range deletion: each costs one tombstone that compaction drops,
+        // while ten thousand live range tombstones would slow down every read.
+        while let Some(entry) = self.current(shard, &at)?
+            && entry.end() <= below
+        {
+            batch.delete(entry_key(group, shard, entry.first));
+            reached = entry.end();
+            if batch.len() >= TRIM_BATCH {
+                self.write(std::mem::take(&mut batch))?;
+            }
+            at.next();
+        }
+        self.write(batch)?;
+        self.trimmed.lock().expect("no one panics while holding the hints").insert((group, shard), reached);
+        Ok(())
+    }
+
+    fn truncate_from(&self, group: GroupId, shard: ShardId, from: Offset) -> Result<(), IndexError> {
+        let (_, end) = shard_range(group, shard);
+        let start = entry_key(group, shard, from);
+        let mut at = self.iterate((start.to_vec(), end.clone()));
+        at.seek_to_first();
+        // Most shards are opened once and have nothing here: ten thousand of them being opened
+        // must not leave ten thousand range tombstones.
+        if self.current(shard, &at)?.is_some() {
+            let mut batch = WriteBatch::default();
+            batch.delete_range(start.to_vec(), end.unwrap_or_else(|| AFTER_ALL_KEYS.to_vec()));
+            self.write(batch)?;
+        }
+        self.forget_hints(|g, s| (g, s) == (group, shard));
+        Ok(())
+    }
+
+    fn truncate_after(&self, group: GroupId, last_kept: u64) -> Result<(), IndexError> {
+        let mut at = self.iterate(group_range(group));
+        at.seek_to_first();
+        let mut batch = WriteBatch::default();
+        while let Some((key, value)) = at.item() {
+            if key.len() == MARK_KEY_LEN {
+                if decode_mark(value).inspect_err(|_| self.note_damage())? > last_kept {
+                    batch.put(key, encode_mark(last_kept));
+                }
+            } else if log_index_of(value).inspect_err(|_| self.note_damage())? > last_kept {
+                batch.delete(key);
+            }
+            if batch.len() >= TRIM_BATCH {
+                self.write(std::mem::take(&mut batch))?;
+            }
+            at.next();
+        }
+        at.status().map_err(|e| self.error(e))?;
+        self.write(batch)?;
+        self.forget_hints(|g, _| g == group);
+        // Durable before the log takes other entries at those indexes. Otherwise: the log grows
+        // past the old mark, the node crashes, the old mark and its entries come back, and look
+        // as if they described the new log.
+        self.flush_to_disk()
+    }
+
+    fn flush(&self, group: GroupId, mark: u64) -> Result<(), IndexError> {
+        let mut batch = WriteBatch::default();
+        batch.put(mark_key(group), encode_mark(mark));
+        self.write(batch)?;
+        self.flush_to_disk()
+    }
+
+    fn mark(&self, group: GroupId) -> Result<Option<u64>, IndexError> {
+        match self.db.get(mark_key(group)).map_err(|e| self.error(e))? {
+            Some(value) => decode_mark(&value).map(Some).inspect_err(|_| self.note_damage()),
+            None => Ok(None),
+        }
+    }
+
+    fn clear(&self, group: GroupId) -> Result<(), IndexError> {
+        let (start, end) = group_range(group);
+        let mut batch = WriteBatch::default();
+        batch.delete_range(start, end.unwrap_or_else(|| AFTER_ALL_KEYS.to_vec()));
+        self.write(batch)?;
+        self.forget_hints(|g, _| g == group);
+        self.flush_to_disk()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // they spoil and copy RocksDB's own files
+mod tests {
+    use super::super::conformance::{self, entry, shard};
+    use super::*;
+
+    const GROUP: GroupId = GroupId(3);
+
+    fn open(path: &Path) -> (RocksIndex, Opened) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(RocksIndex::open(path)).unwrap()
+    }
+
+    #[test]
+    fn conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut n = 0;
+        conformance::all(|| {
+            n += 1;
+            Box::new(open(&dir.path().join(n.to_string())).0)
+        });
+    }
+
+    #[test]
+    fn a_flushed_mark_and_what_came_before_it_survive_without_a_clean_close() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let (index, opened) = open(&path);
+        assert_eq!(opened, Opened::Created);
+        index.put(GROUP, &[entry(shard(1), 0, 5, 1, 10)]).unwrap();
+        index.flush(GROUP, 1).unwrap();
+        // A crash, as far as RocksDB can tell: a copy of the files without closing the database.
+        let copy = dir.path().join("copy");
+        std::fs::create_dir(&copy).unwrap();
+        for file in std::fs::read_dir(&path).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        let (again, opened) = open(&copy);
+        assert_eq!(opened, Opened::Existing);
+        assert_eq!(again.mark(GROUP), Ok(Some(1)));
+        assert_eq!(again.seek(GROUP, shard(1), Offset(4)), Ok(Some(entry(shard(1), 0, 5, 1, 10))));
+    }
+
+    #[test]
+    fn an_unusable_database_is_replaced_by_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, spoil) in [("garbage", true), ("noted", false)] {
+            let path = dir.path().join(name);
+            let (index, _) = open(&path);
+            index.put(GROUP, &[entry(shard(1), 0, 5, 1, 10)]).unwrap();
+            index.flush(GROUP, 1).unwrap();
+            drop(index);
+            if spoil {
+                std::fs::write(path.join("CURRENT"), b"nonsense").unwrap();
+            } else {
+                std::fs::write(damaged_marker(&path), b"").unwrap();
+            }
+            let (index, opened) = open(&path);
+            assert!(matches!(opened, Opened::Replaced { .. }), "{name}: {opened:?}");
+            assert_eq!(index.mark(GROUP), Ok(None));
+            assert_eq!(index.seek(GROUP, shard(1), Offset(4)), Ok(None));
+            drop(index);
+            assert_eq!(open(&path).1, Opened::Existing, "{name}: replaced once only");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_an_error_and_the_next_start_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let (index, _) = open(&path);
+        let entries: Vec<_> = (0..5000).map(|n| entry(shard(1), n, 1, n, n)).collect();
+        index.put(GROUP, &entries).unwrap();
+        index.flush(GROUP, 1).unwrap();
+        drop(index);
+        for file in std::fs::read_dir(&path).unwrap().map(Result::unwrap) {
+            if file.path().extension().is_some_and(|e| e == "sst") {
+                let mut bytes = std::fs::read(file.path()).unwrap();
+                if bytes.len() > 10_000 {
+                    bytes[5_000] ^= 1;
+                    std::fs::write(file.path(), bytes).unwrap();
+                }
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (index, opened) = RocksIndex::open(&path).await.unwrap();
+            assert_eq!(opened, Opened::Existing, "RocksDB checks a block when it reads it");
+            let read = index.scan(GROUP, shard(1), Offset(0), 10_000);
+            assert!(matches!(read, Err(IndexError::Damaged(_))), "{read:?}");
+            drop(index);
+            for _ in 0..10_000 {
+                if disk::exists(damaged_marker(&path)).await.unwrap() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(matches!(open(&path).1, Opened::Replaced { .. }));
+    }
+}

@@ -1,0 +1,27 @@
+//! The Braid server: one node of a cluster.
+//!
+//! The way of a record through this crate, file by file: `api` (wire → domain) → `routing` (key →
+//! shard → group → leader) → `throttle` → [`replication`] (propose, log, apply) → answer; and back
+//! out through `read`. `docs/life-of-a-record.md` tells it.
+//!
+//! Beside that path: [`config`], [`control`] (what the catalog says, made so), `maintenance`,
+//! [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`].
+
+#![allow(dead_code)]
+
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod control;
+pub mod index;
+mod maintenance;
+pub mod metrics;
+mod node;
+pub mod peer;
+pub mod read;
+pub mod replication;
+pub mod routing;
+pub mod throttle;
+
+pub use node::{Listeners, Node, StartError};

@@ -1,0 +1,137 @@
+//! openraft's asynchronous runtime, delegated to `env`.
+//!
+//! Invariant: openraft spawns, sleeps and draws random numbers only through `env`, so that the
+//! simulator decides each of them. Channels and the mutex are tokio's own primitives, which need
+//! no runtime; `env` replaces neither.
+
+use std::future::Future;
+use std::time::Duration;
+
+use braid_env::{random, task, time};
+use openraft_rt::{AsyncRuntime, OptionalSend};
+use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
+
+/// See the module's documentation. It has no state: `env` finds its own.
+#[derive(Debug, Default)]
+pub struct EnvRuntime;
+
+impl AsyncRuntime for EnvRuntime {
+    type JoinError = task::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = task::JoinHandle<T>;
+    type Sleep = time::Sleep;
+    type Instant = EnvInstant;
+    type TimeoutError = time::Elapsed;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = time::Timeout<T>;
+    type ThreadLocalRng = EnvRng;
+    type Mpsc = TokioMpsc;
+    type Watch = TokioWatch;
+    type Oneshot = TokioOneshot;
+    type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        task::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        time::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        time::sleep_until(deadline.0)
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+        time::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
+        time::timeout_at(deadline.0, future)
+    }
+
+    fn is_panic(join_error: &Self::JoinError) -> bool {
+        join_error.is_panic()
+    }
+
+    fn thread_rng() -> Self::ThreadLocalRng {
+        EnvRng
+    }
+
+    fn new(_threads: usize) -> Self {
+        EnvRuntime
+    }
+
+    fn block_on<F, T>(&mut self, _future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        unreachable!("a node's tasks are driven by the runtime it was started on")
+    }
+}
+
+/// `env`'s monotonic instant under openraft's trait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EnvInstant(pub time::Instant);
+
+impl openraft_rt::Instant for EnvInstant {
+    fn now() -> Self {
+        EnvInstant(time::Instant::now())
+    }
+}
+
+impl std::ops::Add<Duration> for EnvInstant {
+    type Output = Self;
+    fn add(self, d: Duration) -> Self {
+        EnvInstant(self.0 + d)
+    }
+}
+
+impl std::ops::AddAssign<Duration> for EnvInstant {
+    fn add_assign(&mut self, d: Duration) {
+        self.0 = self.0 + d;
+    }
+}
+
+impl std::ops::Sub<Duration> for EnvInstant {
+    type Output = Self;
+    fn sub(self, d: Duration) -> Self {
+        EnvInstant(self.0 - d)
+    }
+}
+
+impl std::ops::SubAssign<Duration> for EnvInstant {
+    fn sub_assign(&mut self, d: Duration) {
+        self.0 = self.0 - d;
+    }
+}
+
+impl std::ops::Sub for EnvInstant {
+    type Output = Duration;
+    fn sub(self, other: Self) -> Duration {
+        self.0 - other.0
+    }
+}
+
+/// Random numbers from `env`.
+#[derive(Debug, Clone, Copy)]
+pub struct EnvRng;
+
+impl rand_core::TryRng for EnvRng {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(random::u64() as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        Ok(random::u64())
+    }
+
+    fn try_fill_bytes(&mut self, dst: &mut [u8]) -> Result<(), Self::Error> {
+        random::fill(dst);
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! From a stream's name and a hash key to the replica that must serve it: shard, group, leader.
+//!
+//! ```text
+//!  name ─▶ StreamRoutes (catalog, cached) ─▶ shard, group ─▶ Target: this node, or the leader's
+//! ```
+//!
+//! Invariant: a request is sent on at most once. A forwarded one that meets a node that does not
+//! lead the group is refused with a hint; only the node that the client asked looks further.
+//!
+//! Deliberately absent: any decision about a request's content, and retries of what may have been
+//! carried out.
+
+pub mod forward;
+mod leaders;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use braid_env::time::{self, Instant};
+use braid_stream::catalog::{Stream, StreamShard, StreamStatus};
+use braid_stream::ids::{GroupId, NodeId, ShardId};
+use braid_stream::limits::Limits;
+use braid_stream::name::StreamName;
+use braid_stream::shard_map::ShardMap;
+
+use crate::control::Membership;
+use crate::replication::{CatalogHandle, GroupHandle, Groups};
+use forward::Channels;
+use leaders::LeaderHints;
+
+/// How long a request waits for a group to elect a leader: longer than an election usually takes,
+/// shorter than a client's patience.
+pub const LEADER_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a stream that this node has not heard of may still be on its way here: a follower
+/// learns what was committed with the next heartbeat, 250 ms by default.
+const CATALOG_WAIT: Duration = Duration::from_millis(600);
+
+/// Between two looks for a leader; an election takes a hundred times as long.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// One stream as of one catalog revision.
+#[derive(Debug)]
+pub struct StreamRoutes {
+    /// The stream and all its shards.
+    pub stream: Stream,
+    /// Its open shards by hash key.
+    pub map: ShardMap,
+    /// Its limits, defaults filled in.
+    pub limits: Limits,
+}
+
+impl StreamRoutes {
+    /// One of its shards, open or closed.
+    pub fn shard(&self, shard: ShardId) -> Option<&StreamShard> {
+        (shard.stream == self.stream.id).then(|| self.stream.shards.get(&shard.index)).flatten()
+    }
+
+    /// Whether reads and writes are served.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.stream.status, StreamStatus::Active | StreamStatus::Updating)
+    }
+}
+
+/// Why a request has nowhere to go. In every case nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteError {
+    /// This node belongs to no cluster yet, or has not opened the catalog.
+    NotReady,
+    /// No stream of that name.
+    NoStream(StreamName),
+    /// It is being created or deleted.
+    NotServing(StreamName, StreamStatus),
+    /// The stream has no such shard.
+    NoShard(ShardId),
+    /// Nobody leads the group, as far as is known.
+    NoLeader(GroupId),
+    /// Another node leads the group, and the request was forwarded already.
+    NotHere {
+        /// The group.
+        group: GroupId,
+        /// Where its leader serves clients, if known.
+        leader: Option<String>,
+    },
+}
+
+/// Who must serve a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// This node: its replica leads.
+    Here,
+    /// The node that serves clients at this address.
+    There(String),
+}
+
+/// A node's view of where everything is. Cheap to clone.
+#[derive(Clone)]
+pub struct Router {
+    membership: Arc<Membership>,
+    cache: Arc<Mutex<RouteCache>>,
+    hints: Arc<LeaderHints>,
+    /// Channels to other nodes.
+    pub channels: Arc<Channels>,
+}
+
+/// Routes derived from one catalog revision; another one empties it.
+#[derive(Default)]
+struct RouteCache {
+    revision: u64,
+    streams: BTreeMap<StreamName, Arc<StreamRoutes>>,
+}
+
+impl Router {
+    /// A router over what `membership` has joined, now or later.
+    pub fn new(membership: Arc<Membership>) -> Router {
+        Router { membership, cache: Arc::default(), hints: Arc::default(), channels: Arc::default() }
+    }
+
+    /// This node's replica of the catalog.
+    pub fn catalog(&self) -> Result<CatalogHandle, RouteError> {
+        self.groups()?.catalog().ok_or(RouteError::NotReady)
+    }
+
+    /// The replicas on this node.
+    pub fn groups(&self) -> Result<Arc<Groups>, RouteError> {
+        Ok(self.membership.joined().ok_or(RouteError::NotReady)?.1)
+    }
+
+    /// This node's replica of a data group.
+    pub fn group(&self, group: GroupId) -> Result<GroupHandle, RouteError> {
+        self.groups()?.get(group).ok_or_else(|| RouteError::NotHere { group, leader: self.leader_address(group) })
+    }
+
+    /// This node's id, once it belongs to a cluster.
+    pub fn me(&self) -> Result<NodeId, RouteError> {
+        Ok(NodeId(self.membership.joined().ok_or(RouteError::NotReady)?.0.me().node))
+    }
+
+    /// Where `node` serves clients, if it is registered.
+    pub fn client_address(&self, node: NodeId) -> Option<String> {
+        let catalog = self.catalog().ok()?;
+        catalog.state(|c| c.nodes().get(&node).map(|it| it.addresses.client.clone()))
+    }
+
+    /// The stream as this node knows it now, whatever its status.
+    pub fn stream(&self, name: &StreamName) -> Result<Arc<StreamRoutes>, RouteError> {
+        let catalog = self.catalog()?;
+        let revision = catalog.state(|c| c.revision());
+        {
+            let cache = self.cache.lock().expect("no one panics while looking up");
+            if cache.revision == revision
+                && let Some(routes) = cache.streams.get(name)
+            {
+                return Ok(routes.clone());
+            }
+        }
+        // Cloned under the catalog's lock, sorted outside of it.
+        let found = catalog.state(|c| c.stream(name).map(|stream| (c.revision(), stream.clone())));
+        let (revision, stream) = found.ok_or_else(|| RouteError::NoStream(name.clone()))?;
+        let map = stream.shard_map().expect("the catalog's open ranges tile the hash space");
+        let limits = stream.limits.resolve();
+        let routes = Arc::new(StreamRoutes { stream, map, limits });
+        let mut cache = self.cache.lock().expect("no one panics while looking up");
+        if cache.revision < revision {
+            *cache = RouteCache { revision, streams: BTreeMap::new() };
+        }
+        if cache.revision == revision {
+            cache.streams.insert(name.clone(), routes.clone());
+        }
+        Ok(routes)
+    }
+
+    /// A stream that serves reads and writes. One that another node has just created may be on its
+    /// way here: waits for it a little, unless this node leads the catalog and so knows.
+    pub async fn serving_stream(&self, name: &StreamName) -> Result<Arc<StreamRoutes>, RouteError> {
+        let until = Instant::now() + CATALOG_WAIT;
+        loop {
+            // Subscribed before looking, so that no change falls between the two.
+            let catalog = self.catalog()?;
+            let mut changed = catalog.applied();
+            let refused = match self.stream(name) {
+                Ok(routes) if routes.is_serving() => return Ok(routes),
+                Ok(routes) => RouteError::NotServing(name.clone(), routes.stream.status),
+                Err(error) => error,
+            };
+            if catalog.is_leader() || time::timeout_at(until, changed.changed()).await.is_err() {
+                return Err(refused);
+            }
+        }
+    }
+
+    /// The stream that has the shard, by the shard's id, as for an iterator.
+    pub fn stream_of(&self, shard: ShardId) -> Result<Arc<StreamRoutes>, RouteError> {
+        let name = self.catalog()?.state(|c| c.stream_by_id(shard.stream).map(|it| it.name.clone()));
+        self.stream(&name.ok_or(RouteError::NoShard(shard))?)
+    }
+
+    /// Who leads `group`, as far as this node knows: itself, another node, or nobody known.
+    pub fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let groups = self.groups().ok()?;
+        match group {
+            GroupId::CATALOG => groups.catalog().and_then(|it| it.leader()),
+            _ => groups.get(group).and_then(|it| it.leader()),
+        }
+        .or_else(|| self.hints.get(group))
+    }
+
+    /// Where the group's leader serves clients, if that is known.
+    pub fn leader_address(&self, group: GroupId) -> Option<String> {
+        self.client_address(self.leader(group)?)
+    }
+
+    /// Who must serve a request for a group, as of now.
+    ///
+    /// `forwarded`: another node sent the request here, so it ends here.
+    pub fn target_now(&self, group: GroupId, forwarded: bool) -> Result<Target, RouteError> {
+        let groups = self.groups()?;
+        let (leads, has_replica) = match group {
+            GroupId::CATALOG => (groups.catalog().is_some_and(|it| it.is_leader()), groups.catalog().is_some()),
+            _ => groups.get(group).map_or((false, false), |it| (it.is_leader(), true)),
+        };
+        if leads {
+            return Ok(Target::Here);
+        }
+        // A replica that has just lost the leadership may still believe in itself.
+        let leader = self.leader(group).filter(|leader| Some(*leader) != self.me().ok());
+        let address = leader.and_then(|node| self.client_address(node));
+        if forwarded {
+            return Err(RouteError::NotHere { group, leader: address });
+        }
+        if let Some(address) = address {
+            return Ok(Target::There(address));
+        }
+        if !has_replica {
+            // Nothing here knows better: ask the replicas in turn, one each time.
+            let replicas = self.catalog()?.state(|c| c.groups().get(&group).cloned().unwrap_or_default());
+            if let Some(address) = self.hints.guess(group, &replicas).and_then(|node| self.client_address(node)) {
+                return Ok(Target::There(address));
+            }
+        }
+        Err(RouteError::NoLeader(group))
+    }
+
+    /// As [`Router::target_now`]; while nobody leads, waits for an election until `until`.
+    pub async fn target(&self, group: GroupId, forwarded: bool, until: Instant) -> Result<Target, RouteError> {
+        loop {
+            match self.target_now(group, forwarded) {
+                Err(RouteError::NoLeader(_)) if !forwarded && Instant::now() < until => {
+                    time::sleep(LOOK_AGAIN).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// Waits a moment before a request is routed again, because its target turned out not to lead.
+    /// `leader` is whom it named instead.
+    pub async fn look_again(&self, group: GroupId, leader: Option<NodeId>) {
+        self.hints.learn(group, leader);
+        time::sleep(LOOK_AGAIN).await;
+    }
+
+    /// The node that serves clients at `address`, if it is registered.
+    pub fn node_at(&self, address: &str) -> Option<NodeId> {
+        let catalog = self.catalog().ok()?;
+        catalog.state(|c| c.nodes().iter().find(|(_, it)| it.addresses.client == address).map(|(id, _)| *id))
+    }
+}

@@ -1,0 +1,438 @@
+//! The public API end to end: three nodes, real sockets, the generated gRPC client.
+#![allow(clippy::disallowed_methods)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use braid_proto::google_rpc;
+use braid_proto::v1;
+use braid_proto::v1::braid_client::BraidClient;
+use braid_proto::v1::{ErrorDetail, ErrorReason, Outcome, ShardIteratorType as Kind};
+use prost::Message;
+use support::{BOUND, TestCluster};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+type Client = BraidClient<Channel>;
+
+async fn client(cluster: &TestCluster, node: usize) -> Client {
+    let address = cluster.configs[node].client_advertise.clone();
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    BraidClient::new(channel).max_decoding_message_size(16 << 20).max_encoding_message_size(16 << 20)
+}
+
+fn detail(status: &Status) -> ErrorDetail {
+    let envelope = google_rpc::Status::decode(status.details()).unwrap();
+    assert_eq!(envelope.details.len(), 1, "{status:?} has one detail");
+    ErrorDetail::decode(envelope.details[0].value.as_slice()).unwrap()
+}
+
+async fn create(client: &mut Client, name: &str, shards: u32) {
+    let request =
+        v1::CreateStreamRequest { stream_name: name.into(), shard_count: shards, ..v1::CreateStreamRequest::default() };
+    client.create_stream(request).await.unwrap();
+    let start = Instant::now();
+    while describe(client, name).await.status() != v1::StreamStatus::Active {
+        assert!(start.elapsed() < BOUND, "{name} did not become active");
+        braid_env::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn describe(client: &mut Client, name: &str) -> v1::StreamDescription {
+    let request = v1::DescribeStreamRequest { stream_name: name.into() };
+    client.describe_stream(request).await.unwrap().into_inner().stream.unwrap()
+}
+
+fn put(name: &str, key: &str, data: &str) -> v1::PutRecordRequest {
+    v1::PutRecordRequest {
+        stream_name: name.into(),
+        data: data.as_bytes().to_vec().into(),
+        partition_key: key.into(),
+        ..v1::PutRecordRequest::default()
+    }
+}
+
+fn entry(key: &str, data: &str) -> v1::PutRecordsRequestEntry {
+    v1::PutRecordsRequestEntry {
+        data: data.as_bytes().to_vec().into(),
+        partition_key: key.into(),
+        explicit_hash_key: String::new(),
+    }
+}
+
+async fn iterator(client: &mut Client, name: &str, shard: &str, kind: Kind, number: &str, ms: u64) -> String {
+    let request = v1::GetShardIteratorRequest {
+        stream_name: name.into(),
+        shard_id: shard.into(),
+        shard_iterator_type: kind as i32,
+        starting_sequence_number: number.into(),
+        timestamp_ms: ms,
+    };
+    client.get_shard_iterator(request).await.unwrap().into_inner().shard_iterator
+}
+
+async fn get(client: &mut Client, iterator: &str, limit: u32) -> Result<v1::GetRecordsResponse, Status> {
+    let request = v1::GetRecordsRequest { shard_iterator: iterator.into(), limit };
+    Ok(client.get_records(request).await?.into_inner())
+}
+
+fn texts(records: &[v1::Record]) -> Vec<String> {
+    records.iter().map(|it| String::from_utf8(it.data.to_vec()).unwrap()).collect()
+}
+
+async fn shards(client: &mut Client, name: &str) -> Vec<v1::Shard> {
+    let request = v1::ListShardsRequest { stream_name: name.into(), ..v1::ListShardsRequest::default() };
+    client.list_shards(request).await.unwrap().into_inner().shards
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_writes_and_reads_any_shard() {
+    let mut cluster = TestCluster::start_with(|config| config.throttle = false).await;
+    let mut clients = Vec::new();
+    for node in 0..3 {
+        clients.push(client(&cluster, node).await);
+    }
+    create(&mut clients[0], "orders", 6).await;
+    let listed = shards(&mut clients[1], "orders").await;
+    assert_eq!(listed.len(), 6);
+    let groups: BTreeSet<u32> = listed.iter().map(|it| it.group).collect();
+    assert!(groups.len() >= 2, "the shards are spread over groups: {groups:?}");
+
+    // Through every node, to every shard; so most are forwarded.
+    let mut numbers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut written = BTreeMap::new();
+    for n in 0..60usize {
+        let (key, data) = (format!("key-{n}"), format!("data-{n}"));
+        let answer = clients[n % 3].put_record(put("orders", &key, &data)).await.unwrap().into_inner();
+        numbers.entry(answer.shard_id.clone()).or_default().push(answer.sequence_number.clone());
+        written.insert(answer.sequence_number, data);
+    }
+    for numbers in numbers.values() {
+        assert!(numbers.is_sorted(), "a shard's numbers grow: {numbers:?}");
+    }
+
+    // Every shard read through every node gives the same, all of it.
+    for client in &mut clients {
+        let mut read = BTreeMap::new();
+        for shard in &listed {
+            let from = iterator(client, "orders", &shard.shard_id, Kind::TrimHorizon, "", 0).await;
+            let answer = get(client, &from, 0).await.unwrap();
+            assert_eq!(answer.millis_behind_latest, 0);
+            assert!(!answer.next_shard_iterator.is_empty());
+            let empty = get(client, &answer.next_shard_iterator, 0).await.unwrap();
+            assert_eq!(empty.records, [], "at the tip there is nothing, at once");
+            let records = answer.records.iter();
+            read.extend(records.map(|it| (it.sequence_number.clone(), texts(std::slice::from_ref(it)).remove(0))));
+        }
+        assert_eq!(read, written);
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_five_kinds_of_iterator_and_limits_of_a_read() {
+    let mut cluster = TestCluster::start_with(|config| config.throttle = false).await;
+    let mut client = client(&cluster, 1).await;
+    create(&mut client, "s", 1).await;
+    let shard = "shardId-000000000000";
+    let latest = iterator(&mut client, "s", shard, Kind::Latest, "", 0).await;
+    let mut numbers = Vec::new();
+    for n in 0..10 {
+        let answer = client.put_record(put("s", "k", &n.to_string())).await.unwrap().into_inner();
+        numbers.push(answer.sequence_number);
+        braid_env::time::sleep(Duration::from_millis(5)).await;
+    }
+    let all: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+    let answer = get(&mut client, &latest, 0).await.unwrap();
+    assert_eq!(texts(&answer.records), all, "LATEST of an empty shard is its beginning");
+
+    let at = iterator(&mut client, "s", shard, Kind::AtSequenceNumber, &numbers[4], 0).await;
+    let answer = get(&mut client, &at, 3).await.unwrap();
+    assert_eq!(texts(&answer.records), all[4..7], "the limit holds");
+    assert!(answer.millis_behind_latest > 0);
+    let answer = get(&mut client, &answer.next_shard_iterator, 0).await.unwrap();
+    assert_eq!(texts(&answer.records), all[7..], "and the next iterator goes on exactly there");
+
+    let after = iterator(&mut client, "s", shard, Kind::AfterSequenceNumber, &numbers[9], 0).await;
+    assert_eq!(get(&mut client, &after, 0).await.unwrap().records, []);
+
+    let horizon = iterator(&mut client, "s", shard, Kind::TrimHorizon, "", 0).await;
+    let records = get(&mut client, &horizon, 0).await.unwrap().records;
+    let time = records[6].approximate_arrival_timestamp_ms;
+    let first = records.iter().position(|it| it.approximate_arrival_timestamp_ms >= time).unwrap();
+    let by_time = iterator(&mut client, "s", shard, Kind::AtTimestamp, "", time).await;
+    assert_eq!(texts(&get(&mut client, &by_time, 0).await.unwrap().records), all[first..]);
+    let future = iterator(&mut client, "s", shard, Kind::AtTimestamp, "", u64::MAX).await;
+    assert_eq!(get(&mut client, &future, 0).await.unwrap().records, [], "a time to come acts as LATEST");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn put_records_keeps_order_and_refuses_each_record_by_itself() {
+    let mut cluster = TestCluster::start().await;
+    let mut client = client(&cluster, 2).await;
+    create(&mut client, "s", 1).await;
+
+    // 1 MiB/s: of three records of 500 KB each, one at least is over the limit of this second.
+    let large = "x".repeat(500_000);
+    let records: Vec<_> = (0..3).map(|n| entry("k", &format!("{n}{large}"))).chain([entry("k", "small")]).collect();
+    let request = v1::PutRecordsRequest { stream_name: "s".into(), records, keep_order: true };
+    let answer = client.put_records(request).await.unwrap().into_inner();
+    assert_eq!(answer.records.len(), 4);
+    assert!(answer.failed_record_count > 0);
+    let refused = answer.records.iter().position(|it| it.outcome() == Outcome::Refused).unwrap();
+    assert_eq!(answer.records[refused].error_code(), ErrorReason::Throttled);
+    assert_eq!(answer.records[refused].limit(), v1::ShardLimit::BytesIn);
+    assert!(answer.records[refused].retry_after_ms > 0);
+    for later in &answer.records[refused + 1..] {
+        assert_eq!(later.error_code(), ErrorReason::PredecessorRefused, "keep_order holds back what follows");
+    }
+    for earlier in &answer.records[..refused] {
+        assert_eq!(earlier.outcome(), Outcome::Appended);
+    }
+
+    // Together the call's records keep their order.
+    braid_env::time::sleep(Duration::from_millis(1_100)).await;
+    let records: Vec<_> = (0..100).map(|n| entry(&format!("k{n}"), &n.to_string())).collect();
+    let request = v1::PutRecordsRequest { stream_name: "s".into(), records, keep_order: false };
+    let answer = client.put_records(request).await.unwrap().into_inner();
+    assert_eq!(answer.failed_record_count, 0, "{answer:?}");
+    assert!(answer.records.is_sorted_by_key(|it| it.sequence_number.clone()));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_malformed_is_refused_by_name() {
+    let mut cluster = TestCluster::start().await;
+    let mut client = client(&cluster, 0).await;
+    create(&mut client, "s", 1).await;
+    let refused = |status: Status, code: Code, reason: ErrorReason, field: &str| {
+        let detail = detail(&status);
+        assert_eq!((status.code(), detail.reason(), detail.field.as_str()), (code, reason, field), "{status:?}");
+        assert_eq!(detail.outcome(), Outcome::Refused);
+    };
+    use ErrorReason as R;
+
+    let status = client.put_record(put("no such", "k", "d")).await.unwrap_err();
+    refused(status, Code::InvalidArgument, R::InvalidArgument, "stream_name");
+    let status = client.put_record(put("other", "k", "d")).await.unwrap_err();
+    refused(status, Code::NotFound, R::StreamNotFound, "");
+    let status = client.put_record(put("s", "", "d")).await.unwrap_err();
+    refused(status, Code::InvalidArgument, R::InvalidArgument, "partition_key");
+    let hash = v1::PutRecordRequest { explicit_hash_key: "-1".into(), ..put("s", "k", "d") };
+    refused(client.put_record(hash).await.unwrap_err(), Code::InvalidArgument, R::InvalidArgument, "explicit_hash_key");
+    let status = client.put_record(put("s", "k", &"x".repeat(1 << 20))).await.unwrap_err();
+    refused(status, Code::InvalidArgument, R::InvalidArgument, "records[0].data");
+
+    let records = vec![entry("k", "a"), entry("", "b")];
+    let request = v1::PutRecordsRequest { stream_name: "s".into(), records, keep_order: false };
+    let status = client.put_records(request).await.unwrap_err();
+    refused(status, Code::InvalidArgument, R::InvalidArgument, "records[1].partition_key");
+    let request = v1::PutRecordsRequest { stream_name: "s".into(), ..v1::PutRecordsRequest::default() };
+    refused(client.put_records(request).await.unwrap_err(), Code::InvalidArgument, R::InvalidArgument, "records");
+
+    let status = get(&mut client, "nonsense", 0).await.unwrap_err();
+    refused(status, Code::InvalidArgument, R::IteratorInvalid, "shard_iterator");
+    let horizon = iterator(&mut client, "s", "shardId-000000000000", Kind::TrimHorizon, "", 0).await;
+    assert_eq!(get(&mut client, &horizon, 0).await.unwrap().records, [], "nothing malformed was appended");
+    refused(get(&mut client, &horizon, 10_001).await.unwrap_err(), Code::InvalidArgument, R::InvalidArgument, "limit");
+
+    let wrong_shard = v1::GetShardIteratorRequest {
+        stream_name: "s".into(),
+        shard_id: "shardId-000000000007".into(),
+        shard_iterator_type: Kind::Latest as i32,
+        ..v1::GetShardIteratorRequest::default()
+    };
+    let status = client.get_shard_iterator(wrong_shard).await.unwrap_err();
+    refused(status, Code::NotFound, R::ShardNotFound, "");
+
+    let again =
+        v1::CreateStreamRequest { stream_name: "s".into(), shard_count: 1, ..v1::CreateStreamRequest::default() };
+    refused(client.create_stream(again).await.unwrap_err(), Code::AlreadyExists, R::StreamExists, "");
+    let none = v1::CreateStreamRequest { stream_name: "t".into(), ..v1::CreateStreamRequest::default() };
+    refused(client.create_stream(none).await.unwrap_err(), Code::InvalidArgument, R::InvalidArgument, "shard_count");
+
+    // Over the largest request: refused by its length, not read.
+    let records = (0..13).map(|_| entry("k", &"x".repeat(1 << 20))).collect();
+    let request = v1::PutRecordsRequest { stream_name: "s".into(), records, keep_order: false };
+    let status = client.put_records(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sixth_read_of_a_second_is_throttled() {
+    let mut cluster = TestCluster::start().await;
+    let mut client = client(&cluster, 0).await;
+    create(&mut client, "s", 1).await;
+    let horizon = iterator(&mut client, "s", "shardId-000000000000", Kind::TrimHorizon, "", 0).await;
+    let mut refused = None;
+    for _ in 0..12 {
+        if let Err(status) = get(&mut client, &horizon, 0).await {
+            refused = Some(status);
+            break;
+        }
+    }
+    let status = refused.expect("twelve reads at once are too many");
+    let detail = detail(&status);
+    assert_eq!((status.code(), detail.reason()), (Code::ResourceExhausted, ErrorReason::Throttled));
+    assert_eq!(detail.limit(), v1::ShardLimit::CallsOut);
+    assert!((1..=1_000).contains(&detail.retry_after_ms), "{detail:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_pushes_what_is_there_and_what_comes_and_resumes_exactly() {
+    let mut cluster = TestCluster::start_with(|config| config.throttle = false).await;
+    let mut writer = client(&cluster, 0).await;
+    create(&mut writer, "s", 1).await;
+    for n in 0..50 {
+        writer.put_record(put("s", "k", &n.to_string())).await.unwrap();
+    }
+    let subscribe = |kind: Kind, number: String| v1::SubscribeToShardRequest {
+        stream_name: "s".into(),
+        shard_id: "shardId-000000000000".into(),
+        starting_position: Some(v1::StartingPosition { r#type: kind as i32, sequence_number: number, timestamp_ms: 0 }),
+    };
+    // Through each node: one leads, the others pass on.
+    for node in 0..3 {
+        let mut reader = client(&cluster, node).await;
+        let mut events =
+            reader.subscribe_to_shard(subscribe(Kind::TrimHorizon, String::new())).await.unwrap().into_inner();
+        let (mut seen, mut last) = (Vec::new(), String::new());
+        while seen.len() < 50 {
+            let event = events.message().await.unwrap().unwrap();
+            seen.extend(texts(&event.records));
+            last = event.continuation_sequence_number;
+        }
+        let before = 50 + node;
+        assert_eq!(seen[..50], (0..50).map(|n| n.to_string()).collect::<Vec<_>>()[..]);
+        drop(events);
+        let mut events =
+            reader.subscribe_to_shard(subscribe(Kind::AfterSequenceNumber, last)).await.unwrap().into_inner();
+        writer.put_record(put("s", "k", &before.to_string())).await.unwrap();
+        let mut resumed = Vec::new();
+        while resumed.last() != Some(&before.to_string()) {
+            resumed.extend(texts(&events.message().await.unwrap().unwrap().records));
+        }
+        let expected: Vec<String> = (seen.len()..=before).map(|n| n.to_string()).collect();
+        assert_eq!(resumed, expected, "no gap and no repeat");
+    }
+    // Nothing new: a sign of life, which says where to go on.
+    let mut reader = client(&cluster, 1).await;
+    let mut events = reader.subscribe_to_shard(subscribe(Kind::Latest, String::new())).await.unwrap().into_inner();
+    let event = events.message().await.unwrap().unwrap();
+    assert_eq!(event.records, []);
+    assert!(!event.continuation_sequence_number.is_empty());
+    drop(events);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_a_node_goes() {
+    let mut cluster = TestCluster::start_with(|config| config.throttle = false).await;
+    let mut first = client(&cluster, 0).await;
+    create(&mut first, "s", 3).await;
+    let mut acknowledged = BTreeSet::new();
+    let start = Instant::now();
+    for n in 0..40 {
+        if n == 20 {
+            cluster.stop(2).await;
+        }
+        let data = format!("data-{n}");
+        loop {
+            assert!(start.elapsed() < BOUND, "writing goes on without the third node");
+            match first.put_record(put("s", &format!("k{n}"), &data)).await {
+                Ok(answer) => {
+                    acknowledged.insert((answer.into_inner().sequence_number, data.clone()));
+                    break;
+                }
+                Err(status) => {
+                    assert!(detail(&status).retryable, "{status:?}");
+                    braid_env::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+    let mut second = client(&cluster, 1).await;
+    let mut read = BTreeSet::new();
+    for shard in shards(&mut second, "s").await {
+        let from = iterator(&mut second, "s", &shard.shard_id, Kind::TrimHorizon, "", 0).await;
+        let records = get(&mut second, &from, 0).await.unwrap().records;
+        read.extend(
+            records.iter().map(|it| (it.sequence_number.clone(), String::from_utf8(it.data.to_vec()).unwrap())),
+        );
+    }
+    assert!(read.is_superset(&acknowledged), "lost: {:?}", acknowledged.difference(&read));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_listed_described_and_deleted_through_any_node() {
+    let mut cluster = TestCluster::start().await;
+    let mut clients = [client(&cluster, 0).await, client(&cluster, 1).await, client(&cluster, 2).await];
+    for (n, name) in ["c", "a", "b"].iter().enumerate() {
+        create(&mut clients[n], name, 2).await;
+    }
+    let mut names = Vec::new();
+    let mut token = String::new();
+    loop {
+        let request = v1::ListStreamsRequest { limit: 2, next_token: token, ..v1::ListStreamsRequest::default() };
+        let page = clients[0].list_streams(request).await.unwrap().into_inner();
+        names.extend(page.streams.into_iter().map(|it| it.stream_name));
+        token = page.next_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert!(names.is_sorted() && names.len() <= 3, "{names:?}");
+
+    let request = v1::ListShardsRequest { stream_name: "a".into(), max_results: 1, ..v1::ListShardsRequest::default() };
+    let page = clients[1].list_shards(request).await.unwrap().into_inner();
+    assert_eq!(page.shards.len(), 1);
+    let request = v1::ListShardsRequest {
+        stream_name: "a".into(),
+        next_token: page.next_token,
+        ..v1::ListShardsRequest::default()
+    };
+    let rest = clients[1].list_shards(request).await.unwrap().into_inner();
+    assert_eq!((rest.shards.len(), rest.next_token.as_str()), (1, ""));
+    assert!(!rest.shards[0].leader_address.is_empty());
+
+    let status = clients[2].cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.nodes.len(), status.groups.len(), status.answered_by), (3, 4, 3));
+    assert!(status.nodes.iter().all(|it| it.live), "{status:?}");
+    assert_eq!((status.stream_count, status.shard_count), (3, 6));
+
+    clients[2].delete_stream(v1::DeleteStreamRequest { stream_name: "a".into() }).await.unwrap();
+    let start = Instant::now();
+    loop {
+        let described = clients[0].describe_stream(v1::DescribeStreamRequest { stream_name: "a".into() }).await;
+        match described {
+            Err(status) if status.code() == Code::NotFound => break,
+            Err(status) => panic!("{status:?}"),
+            Ok(_) => assert!(start.elapsed() < BOUND, "the deletion did not finish"),
+        }
+        braid_env::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leadership_moves_where_it_is_told() {
+    let mut cluster = TestCluster::start().await;
+    let mut client = client(&cluster, 0).await;
+    let status = client.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
+    let group = status.groups.iter().find(|it| it.group == 1).unwrap();
+    let to_node = 1 + group.leader_node % 3;
+    let moved = client.transfer_leader(v1::TransferLeaderRequest { group: 1, to_node }).await.unwrap().into_inner();
+    assert_eq!(moved.leader_node, to_node);
+    assert!(moved.term > group.term);
+    let status = client.transfer_leader(v1::TransferLeaderRequest { group: 99, to_node }).await.unwrap_err();
+    assert_eq!(detail(&status).reason(), ErrorReason::GroupNotFound);
+    let status = client.transfer_leader(v1::TransferLeaderRequest { group: 1, to_node: 99 }).await.unwrap_err();
+    assert_eq!(detail(&status).reason(), ErrorReason::NodeNotFound);
+    cluster.stop_all().await;
+}
