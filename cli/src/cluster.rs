@@ -147,8 +147,8 @@ impl View {
                 node.peer_address.clone(),
                 groups_text(&node.groups_led),
                 of_own(|own| duration_text(own.uptime_ms / 1_000 * 1_000)),
-                of_own(|own| bytes_text(own.disk_used_bytes)),
-                of_own(|own| bytes_text(own.disk_free_bytes)),
+                of_own(|own| known_bytes(own.disk_used_bytes)),
+                of_own(|own| known_bytes(own.disk_free_bytes)),
             ]);
         }
         print_table(&nodes)?;
@@ -188,6 +188,11 @@ impl View {
             None => "DOWN".to_string(),
         }
     }
+}
+
+/// A node that can't tell says 0.
+fn known_bytes(bytes: u64) -> String {
+    if bytes == 0 { "-".to_string() } else { bytes_text(bytes) }
 }
 
 fn groups_text(groups: &[u32]) -> String {

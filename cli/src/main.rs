@@ -93,6 +93,9 @@ enum Command {
     Completions(completions::Args),
 }
 
+/// Tasks end at their next await; only one that is stuck would take longer.
+const TASKS_END_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -100,8 +103,10 @@ fn main() -> std::process::ExitCode {
         Err(e) => return Failure::failed(format!("can't start the runtime: {e}")).report(),
     };
     let done = runtime.block_on(run(cli));
-    // A thread may still wait for a line of standard input; nothing of ours is lost with it.
-    runtime.shutdown_background();
+    // Everything the tasks hold is dropped before the process ends: RocksDB aborts if its threads
+    // still run while the process is taken down. (A thread that waits for standard input is none of
+    // the runtime's and is left behind.)
+    runtime.shutdown_timeout(TASKS_END_WITHIN);
     match done {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => failure.report(),

@@ -27,7 +27,7 @@ pub fn table(header: &[&str]) -> Table {
 pub fn print_table(table: &Table) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
+        writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?; // cells are padded
     }
     out.flush()
 }

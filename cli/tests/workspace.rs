@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("braid-log", &["braid-env"], &[]),
     ("braid-client", &["braid-proto", "braid-stream", "braid-env"], &[]),
     ("braid-node", &["braid-stream", "braid-log", "braid-env", "braid-proto"], &["braid-client"]),
-    ("braid-cli", &["braid-client", "braid-node", "braid-env", "braid-proto", "braid-stream"], &[]),
+    ("braid-cli", &["braid-client", "braid-node", "braid-env", "braid-proto", "braid-stream"], &["braid-jepsen"]),
     ("braid-jepsen", &["braid-client", "braid-proto", "braid-stream", "braid-env"], &[]),
     ("braid-benches", &["braid-client", "braid-node", "braid-log", "braid-stream", "braid-env", "braid-proto"], &[]),
 ];

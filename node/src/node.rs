@@ -299,7 +299,8 @@ impl Background {
             data_dir: c.data_dir.clone(),
             log: LogOptions {
                 segment_bytes: c.segment_bytes,
-                cache_bytes: c.cache_bytes as usize,
+                // The catalog's replica has a share as well.
+                cache_bytes: (c.cache_bytes / (u64::from(c.data_groups) + 1)) as usize,
                 ..LogOptions::default()
             },
             heartbeat: Duration::from_millis(c.heartbeat_ms),

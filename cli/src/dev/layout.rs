@@ -5,6 +5,7 @@
 //! other; a directory is therefore bound to the port it was made with.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, Failure};
@@ -75,6 +76,19 @@ impl Layout {
             let path = self.config(node);
             fs::write(&path, self.toml(node))
                 .map_err(|e| Failure::failed(format!("can't write {}: {e}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Every port must be free: a second cluster would otherwise talk to the first.
+    pub fn check_free(&self) -> Result<(), Failure> {
+        for node in 1..=NODES {
+            for address in [self.client(node), self.peer(node), self.metrics(node)] {
+                if let Err(e) = TcpListener::bind(&address) {
+                    return Err(Failure::failed(format!("{address} can't be listened on: {e}"))
+                        .hint("Is another `braid dev` running? Stop it, or use another --port and --data-dir."));
+                }
+            }
         }
         Ok(())
     }

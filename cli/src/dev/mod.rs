@@ -59,6 +59,7 @@ const READY_POLL: Duration = Duration::from_millis(100);
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let layout = Layout::new(&args.data_dir, args.port, &args.throttle, &args.log_level)?;
+    layout.check_free()?;
     layout.write()?;
     let mut interrupts = Interrupts::watch()?;
     let mut members = Vec::new();

@@ -20,6 +20,7 @@ use std::time::Duration;
 use braid_env::time::{self, Instant};
 use http::{HeaderMap, Request, Response};
 use tokio::sync::Semaphore;
+use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument;
@@ -100,7 +101,7 @@ where
             metrics.requests.in_flight.increment(1.0);
             let _in_flight = Leaving(&metrics);
             let response = match time::timeout(allowed, served).await {
-                Ok(Ok(response)) => response,
+                Ok(Ok(response)) => explained(response),
                 Err(_) => error::deadline_exceeded(allowed).into_http(),
             };
             drop(place);
@@ -144,6 +145,19 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     }
 }
 
+/// What tonic refused before any handler saw it has no detail yet: clients would have to take it
+/// for a lost connection, and try again.
+fn explained(response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    if headers.get("grpc-status").is_none_or(|code| code == "0") || headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    match Status::from_header_map(headers) {
+        Some(status) => error::unread(status).into_http(),
+        None => response,
+    }
+}
+
 /// A refusal has its code in the head; whatever has a body was OK when it began.
 fn outcome(response: &Response<Body>) -> &'static str {
     let status = response.headers().get("grpc-status").and_then(|value| value.to_str().ok());
@@ -156,7 +170,7 @@ mod tests {
     use braid_proto::v1::{ErrorReason, Outcome};
     use braid_stream::ids::NodeId;
     use tokio::sync::Notify;
-    use tonic::{Code, Status};
+    use tonic::Code;
     use tower::{ServiceExt, service_fn};
 
     fn request(path: &str, timeout: Option<&str>) -> Request<Body> {

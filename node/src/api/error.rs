@@ -243,6 +243,23 @@ pub fn deadline_exceeded(after: Duration) -> Status {
     Explained::new(Code::DeadlineExceeded, Reason::OutcomeUnknown, text).unknown().into_status()
 }
 
+/// A request that never became one of our messages: too long, not what its call takes, or of no
+/// call there is. tonic's own words say which; certainly nothing was done.
+pub fn unread(status: Status) -> Status {
+    let text = status.message().to_string();
+    match status.code() {
+        Code::OutOfRange | Code::Internal | Code::InvalidArgument => {
+            let text = format!("the request cannot be read: {text}");
+            Explained::new(Code::InvalidArgument, Reason::InvalidArgument, text).into_status()
+        }
+        Code::Unimplemented => {
+            let text = if text.is_empty() { "there is no such call".to_string() } else { text };
+            Explained::new(Code::Unimplemented, Reason::Unsupported, text).into_status()
+        }
+        _ => status,
+    }
+}
+
 /// The code that goes with a reason, for a record's refusal that becomes its call's.
 fn code_of(reason: Reason) -> Code {
     match reason {
@@ -391,11 +408,8 @@ fn of_read(group: GroupId, error: &ReadError) -> Explained {
         ReadError::NoSuchShard(_) => {
             Explained::new(Code::NotFound, Reason::ShardNotFound, text).retry(ELECTION_RETRY_MS)
         }
-        ReadError::WrongSequence { .. } => {
-            let mut it = Explained::new(Code::InvalidArgument, Reason::InvalidArgument, text);
-            it.detail.field = "starting_sequence_number".into();
-            it
-        }
+        // Where a call has a field for the number, it names it itself.
+        ReadError::WrongSequence { .. } => Explained::new(Code::InvalidArgument, Reason::InvalidArgument, text),
         ReadError::Damaged { .. } => Explained::new(Code::DataLoss, Reason::Damaged, text).group(group),
         ReadError::Stopped { .. } => {
             Explained::new(Code::Unavailable, Reason::NodeStopping, text).retry(ELECTION_RETRY_MS)

@@ -50,12 +50,12 @@ impl Service {
             message.shard_iterator_type,
             &message.starting_sequence_number,
             message.timestamp_ms,
-            "starting_sequence_number",
+            wire::ITERATOR_START,
         )?;
         let routes = self.router.serving_stream(&name).await?;
         let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
         let here = || async {
-            let position = self.begin(&subject, kind).await?;
+            let position = self.begin(&subject, kind, wire::ITERATOR_START).await?;
             Ok(v1::GetShardIteratorResponse { shard_iterator: self.token(subject.shard, position)? })
         };
         self.at_leader(subject.group, call, here, |mut client| async move {
@@ -79,7 +79,13 @@ impl Service {
                 return Err(ApiError::invalid("limit", why));
             }
         };
-        let routes = self.router.stream_of(token.shard)?;
+        let routes = self.router.stream_of(token.shard).map_err(|error| match error {
+            RouteError::NoShard(shard) => ApiError::NoSuchShardName(format!(
+                "the stream of this iterator (id {}) does not exist: it was deleted since",
+                shard.stream
+            )),
+            error => error.into(),
+        })?;
         if !routes.is_serving() {
             return Err(RouteError::NotServing(routes.stream.name.clone(), routes.stream.status).into());
         }
@@ -134,7 +140,7 @@ impl Service {
             start.r#type,
             &start.sequence_number,
             start.timestamp_ms,
-            "starting_position.sequence_number",
+            wire::SUBSCRIPTION_START,
         )?;
         let routes = self.router.serving_stream(&name).await?;
         let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
@@ -166,7 +172,7 @@ impl Service {
     }
 
     async fn events_here(&self, subject: &Subject, kind: IteratorKind) -> Result<Events, ApiError> {
-        let from = self.begin(subject, kind).await?;
+        let from = self.begin(subject, kind, wire::SUBSCRIPTION_START).await?;
         let (reader, group) = (self.reader(subject)?, subject.group);
         let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
             .map_err(|error| read_failed(group, error))?;
@@ -189,10 +195,18 @@ impl Service {
     }
 
     /// The offset at which `kind` begins, as of a moment after the call came in.
-    async fn begin(&self, subject: &Subject, kind: IteratorKind) -> Result<Offset, ApiError> {
+    async fn begin(
+        &self,
+        subject: &Subject,
+        kind: IteratorKind,
+        fields: wire::StartFields,
+    ) -> Result<Offset, ApiError> {
         let reader = self.reader(subject)?;
         self.confirm(&reader).await?;
-        reader.position(subject.shard, kind).map_err(|error| read_failed(subject.group, error))
+        reader.position(subject.shard, kind).map_err(|error| match error {
+            ReadError::WrongSequence { why } => ApiError::invalid(fields.number, why),
+            error => read_failed(subject.group, error),
+        })
     }
 
     fn reader(&self, subject: &Subject) -> Result<GroupReader, ApiError> {

@@ -239,7 +239,11 @@ impl Service {
                 .map_err(|e| ApiError::invalid("sequence_number_for_ordering", e))?;
         }
         let record = wire::record("", message.data, message.partition_key, &message.explicit_hash_key)?;
-        let verdicts = self.put(&name, vec![record], false, call).await?;
+        let verdicts = self.put(&name, vec![record], false, call).await.map_err(|error| match error {
+            // This call has one record, and no list of them.
+            ApiError::Invalid { field, why } => ApiError::invalid(field.trim_start_matches("records[0]."), why),
+            error => error,
+        })?;
         let verdict = verdicts.into_iter().next().expect("one record has one verdict");
         match verdict.outcome {
             Ok(number) => {

@@ -2,14 +2,16 @@
 //!
 //! Invariant: a message over its limit is refused by its length prefix, before it is read.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use braid_env::{net, task, time};
+use braid_env::{net, time};
 use braid_proto::FILE_DESCRIPTOR_SET;
 use braid_proto::v1::braid_server::BraidServer;
 use braid_stream::limits::PUT_BYTES_MAX_LARGE;
+use futures_util::future::{Either, select};
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
@@ -63,14 +65,15 @@ pub async fn serve(
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let edge = EdgeLayer::new(service.concurrency, service.deadline, service.metrics.clone());
-    let beside = Beside(task::spawn(run_beside(service.clone(), health.clone())));
+    // Within this task and not beside it: what it holds of the node is gone when this returns.
+    let beside = std::pin::pin!(run_beside(service.clone(), health.clone()));
     let stopping = async move {
         stop.await;
         // Load balancers look elsewhere from now on; subscribers go on at another node.
         health.set_not_serving::<BraidServer<Service>>().await;
         service.stopping.send_replace(true);
     };
-    let served = Server::builder()
+    let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
@@ -81,23 +84,15 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(|e| failed(&e))?)
         .add_service(reflection().build_v1alpha().map_err(|e| failed(&e))?)
-        .serve_with_incoming_shutdown(incoming(listener), stopping)
-        .await;
-    drop(beside);
-    served.map_err(|e| failed(&e))
-}
-
-/// Ends the task when the server does.
-struct Beside(task::JoinHandle<()>);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        self.0.abort();
+        .serve_with_incoming_shutdown(incoming(listener), stopping);
+    match select(std::pin::pin!(server), beside).await {
+        Either::Left((served, _)) => served.map_err(|e| failed(&e)),
+        Either::Right((never, _)) => match never {},
     }
 }
 
 /// Says that the node serves once it belongs to a cluster; then keeps the throttle's table.
-async fn run_beside(service: Service, health: HealthReporter) {
+async fn run_beside(service: Service, health: HealthReporter) -> Infallible {
     let groups = loop {
         match service.router.groups() {
             Ok(groups) if groups.catalog().is_some() => break groups,
@@ -105,11 +100,15 @@ async fn run_beside(service: Service, health: HealthReporter) {
         }
     };
     health.set_serving::<BraidServer<Service>>().await;
-    futures_util::future::join(service.throttle.watch(&groups), clear(&service, &groups)).await;
+    let watch = std::pin::pin!(service.throttle.watch(&groups));
+    let clear = std::pin::pin!(clear(&service, &groups));
+    match select(watch, clear).await {
+        Either::Left((never, _)) | Either::Right((never, _)) => never,
+    }
 }
 
 /// Clears away the counts of deleted streams.
-async fn clear(service: &Service, groups: &Groups) {
+async fn clear(service: &Service, groups: &Groups) -> Infallible {
     loop {
         time::sleep(CLEAR_EVERY).await;
         if let Some(catalog) = groups.catalog() {

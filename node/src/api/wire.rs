@@ -69,10 +69,31 @@ pub fn check_records(records: &[Record], limits: &Limits) -> Result<(), ApiError
     })
 }
 
-/// Where reading begins. `field` is what the sequence number is called in the request.
-pub fn iterator_kind(kind: i32, number: &str, timestamp_ms: u64, field: &str) -> Result<IteratorKind, ApiError> {
+/// What a call's fields that say where reading begins are called.
+#[derive(Clone, Copy)]
+pub struct StartFields {
+    /// The kind.
+    pub kind: &'static str,
+    /// The sequence number.
+    pub number: &'static str,
+}
+
+/// Of GetShardIterator.
+pub const ITERATOR_START: StartFields =
+    StartFields { kind: "shard_iterator_type", number: "starting_sequence_number" };
+/// Of SubscribeToShard.
+pub const SUBSCRIPTION_START: StartFields =
+    StartFields { kind: "starting_position.type", number: "starting_position.sequence_number" };
+
+/// Where reading begins.
+pub fn iterator_kind(
+    kind: i32,
+    number: &str,
+    timestamp_ms: u64,
+    fields: StartFields,
+) -> Result<IteratorKind, ApiError> {
     use v1::ShardIteratorType as Kind;
-    let number = || SequenceNumber::parse(number).map_err(|e| ApiError::invalid(field, e));
+    let number = || SequenceNumber::parse(number).map_err(|e| ApiError::invalid(fields.number, e));
     match Kind::try_from(kind).unwrap_or(Kind::Unspecified) {
         Kind::TrimHorizon => Ok(IteratorKind::TrimHorizon),
         Kind::Latest => Ok(IteratorKind::Latest),
@@ -80,7 +101,7 @@ pub fn iterator_kind(kind: i32, number: &str, timestamp_ms: u64, field: &str) ->
         Kind::AfterSequenceNumber => Ok(IteratorKind::AfterSequence(number()?)),
         Kind::AtTimestamp => Ok(IteratorKind::AtTimestamp(timestamp_ms)),
         Kind::Unspecified => Err(ApiError::invalid(
-            "shard_iterator_type",
+            fields.kind,
             "is missing or unknown: AT_SEQUENCE_NUMBER, AFTER_SEQUENCE_NUMBER, TRIM_HORIZON, LATEST and AT_TIMESTAMP are allowed",
         )),
     }

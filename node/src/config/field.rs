@@ -65,12 +65,12 @@ pub const FIELDS: &[Field] = &[
     Field { name: "heartbeat_ms", default: Some("250"), allowed: "milliseconds from 10 to 10000" },
     Field {
         name: "election_timeout_min_ms",
-        default: Some("1000"),
+        default: Some("750"),
         allowed: "milliseconds from 50 to 60000, at least 3 heartbeats",
     },
     Field {
         name: "election_timeout_max_ms",
-        default: Some("2000"),
+        default: Some("1200"),
         allowed: "milliseconds from 100 to 120000, at least 1.5 times election_timeout_min_ms",
     },
     Field {
@@ -80,7 +80,7 @@ pub const FIELDS: &[Field] = &[
     },
     Field {
         name: "cache_bytes",
-        default: Some("256MiB"),
+        default: Some("64MiB"),
         allowed: "bytes from 1MiB to 1024GiB for all groups together, with KiB, MiB or GiB if you like",
     },
     Field {

@@ -38,6 +38,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long one peer may take to answer a handshake.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// How long a node that comes back looks whether it is among its own.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
+
 /// Who this node is by its configuration.
 #[derive(Clone, Debug)]
 pub struct LocalNode {
@@ -162,6 +165,10 @@ impl Membership {
     /// node must not start with this data directory.
     pub async fn join(&self) -> Result<(Directory, Arc<Groups>), String> {
         let mut said = false;
+        if let Some(joined) = self.joined() {
+            self.refuse_other_cluster(&joined.0).await?;
+            return Ok(joined);
+        }
         loop {
             if let Some(joined) = self.joined() {
                 return Ok(joined);
@@ -232,6 +239,27 @@ impl Membership {
                  has {mine:016x}); a node id is never used again with an empty disk: give this node a new id and let \
                  it replace the old one",
                 self.local.node, known.incarnation
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A data directory of one cluster under the configuration of another. Only where every seed
+    /// says so: one of them may be gone, and its address be given to whomever since.
+    async fn refuse_other_cluster(&self, directory: &Directory) -> Result<(), String> {
+        let others: Vec<_> = self.seeds.iter().filter(|s| s.node != self.local.node).collect();
+        let asked = futures_util::future::join_all(others.iter().map(|s| self.hello(&s.peer_address)));
+        // Silence proves nothing, and is not waited for long: this node may be needed now.
+        let Ok(replies) = time::timeout(LOOK_AROUND, asked).await else { return Ok(()) };
+        let mine = directory.me().cluster;
+        let foreign = |them: &NodeIdentity| !them.cluster_id.is_empty() && them.cluster_id != mine[..];
+        let them: Vec<_> = replies.into_iter().filter_map(|r| r.ok()?.me).filter(foreign).collect();
+        match them.first() {
+            Some(first) if them.len() == others.len() => Err(format!(
+                "{}: this data directory belongs to cluster {}; the nodes that the configuration names belong to {}",
+                self.path.display(),
+                hex(&mine),
+                hex(&first.cluster_id)
             )),
             _ => Ok(()),
         }
@@ -391,6 +419,21 @@ impl Membership {
         let from = request.from.ok_or_else(|| Status::invalid_argument("from: missing"))?;
         let (directory, groups) =
             self.joined().ok_or_else(|| Status::unavailable("this node does not belong to a cluster yet"))?;
+        let mine = directory.me().cluster;
+        if !from.cluster_id.is_empty() && from.cluster_id != mine[..] {
+            return Err(Status::failed_precondition(format!(
+                "node {} belongs to cluster {}, this is {}: a data directory stays in its cluster",
+                from.node,
+                hex(&from.cluster_id),
+                hex(&mine)
+            )));
+        }
+        if from.node == 0 || from.incarnation == 0 {
+            return Err(Status::invalid_argument(format!(
+                "from: node id {} with incarnation {}: both are 1 or greater",
+                from.node, from.incarnation
+            )));
+        }
         let catalog = groups.catalog().ok_or_else(|| Status::unavailable("the catalog is not open yet"))?;
         if !catalog.is_leader() {
             let mut status = Status::unavailable("not the catalog's leader");

@@ -6,6 +6,7 @@
 //! Deliberately absent: waiting, and anything replicated. The arithmetic is in `braid_stream`.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ impl ThrottleTable {
 
     /// Notices leaderships as they are gained, so that an idle group's buckets fill from then on
     /// and not from its first request. Runs until dropped.
-    pub async fn watch(&self, groups: &Groups) {
+    pub async fn watch(&self, groups: &Groups) -> Infallible {
         loop {
             for replica in groups.all() {
                 if let Some(handle) = groups.get(replica.id())

@@ -3,6 +3,8 @@
 //! Every wait is for a condition, with a bound; ports are the kernel's choice.
 #![allow(dead_code, clippy::disallowed_methods)]
 
+pub mod sentinel;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
