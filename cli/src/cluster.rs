@@ -41,6 +41,22 @@ pub enum Command {
         #[arg(long, value_name = "NODE")]
         to: u64,
     },
+    /// Give every replica of a node that is gone for good to a new node in the same zone.
+    ///
+    /// Start the new node first, with a new node id and the same [[cluster]] list: it joins by
+    /// itself. Its replicas then catch up group by group; `braid cluster status` shows the lag.
+    ///
+    /// Example:
+    ///   braid cluster replace-node --from 3 --to 4
+    #[command(verbatim_doc_comment)]
+    ReplaceNode {
+        /// The node that is gone for good
+        #[arg(long, value_name = "NODE")]
+        from: u64,
+        /// The new node
+        #[arg(long, value_name = "NODE")]
+        to: u64,
+    },
 }
 
 pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
@@ -52,6 +68,16 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
                 Format::Json => Ok(print_json(&view.json())?),
                 Format::Table => view.print(),
             }
+        }
+        Command::ReplaceNode { from, to } => {
+            client.replace_node(from, to).await?;
+            match format {
+                Format::Json => print_json(&json!({ "from_node": from, "to_node": to }))?,
+                Format::Table => print_line(&format!(
+                    "node {to} takes the place of node {from}; see `braid cluster status` for how far it is"
+                ))?,
+            }
+            Ok(())
         }
         Command::TransferLeader { group, to } => {
             let moved = client.transfer_leader(group, to).await?;

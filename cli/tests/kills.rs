@@ -1,7 +1,7 @@
 //! `kill -9` of real nodes in the middle of a load: nothing acknowledged is lost, nothing is out of
 //! order within a key, nothing is invented, and writes go on.
 //!
-//! `BRAID_KILLS=20 cargo nextest run --release -p braid-cli --test kills --no-capture` measures the
+//! `JEPSEN_KILLS=20 cargo nextest run --release -p braid-cli --test kills --no-capture` measures the
 //! gaps in writes over twenty kills.
 #![allow(clippy::disallowed_methods)]
 
@@ -32,7 +32,7 @@ fn assert_sound(wrong: Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_any_node_in_the_middle_of_a_load_loses_nothing() {
-    let kills: usize = std::env::var("BRAID_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let kills: usize = std::env::var("JEPSEN_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let mut cluster = cluster_with_stream().await;
     let client = cluster.client().await;
     let load = Load::start(&client, STREAM, "w", WRITERS).await;

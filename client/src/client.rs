@@ -294,6 +294,15 @@ impl Client {
             .map_err(CallError::from)
     }
 
+    /// Gives every replica of a node that is gone for good to a new node in the same zone.
+    ///
+    /// # Errors
+    /// Refused: either is not registered, another zone, the new one holds replicas.
+    pub async fn replace_node(&self, from_node: u64, to_node: u64) -> Result<(), CallError> {
+        let message = v1::ReplaceNodeRequest { from_node, to_node };
+        self.call(Repeat::Harmless, |mut node| async move { node.replace_node(message).await }).await.map(drop)
+    }
+
     /// Moves a group's leadership to another of its replicas.
     ///
     /// # Errors

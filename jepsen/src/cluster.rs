@@ -32,8 +32,7 @@ impl Cluster {
         // The kernel names free ports; they are let go just before the nodes take them.
         let held: Vec<TcpListener> =
             (0..2 * NODES).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let addresses: Vec<String> =
-            held.iter().map(|l| l.local_addr().expect("bound").to_string()).collect();
+        let addresses: Vec<String> = held.iter().map(|l| l.local_addr().expect("bound").to_string()).collect();
         let (peers, clients) = addresses.split_at(NODES);
         for i in 0..NODES {
             let mut text = format!(
@@ -82,12 +81,14 @@ impl Cluster {
     /// Starts node `i` (from 0) on its old data.
     pub fn start_node(&mut self, i: usize) {
         assert!(self.children[i].is_none(), "node {} runs already", i + 1);
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log(i))
-            .expect("a file for the node's log");
-        let child = Command::new(&self.binary)
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.log(i)).expect("a file for the node's log");
+        let mut command = Command::new(&self.binary);
+        // A node takes settings from its environment; this one is configured by its file alone.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BRAID_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .arg("node")
             .arg("--config")
             .arg(self.dir.path().join(format!("node-{}.toml", i + 1)))
@@ -123,7 +124,9 @@ impl Cluster {
             };
             loop {
                 match client.cluster_status().await {
-                    Ok(status) if status.groups.iter().all(|g| g.leader_node != 0) && !status.groups.is_empty() => break,
+                    Ok(status) if status.groups.iter().all(|g| g.leader_node != 0) && !status.groups.is_empty() => {
+                        break;
+                    }
                     Ok(_) => self.not_yet(i, start, "not every group has a leader").await,
                     Err(e) => self.not_yet(i, start, &e.to_string()).await,
                 }

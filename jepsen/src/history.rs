@@ -90,9 +90,7 @@ pub fn violations(writes: &[Write], reads: &[Read]) -> Vec<String> {
 }
 
 fn out_of_order(put: &BTreeMap<(&str, u64), &Write>, reads: &[Read]) -> Vec<String> {
-    let acked = |r: &&Read| {
-        put.get(&(r.key.as_str(), r.n)).is_some_and(|w| matches!(w.seen, Seen::Acked { .. }))
-    };
+    let acked = |r: &&Read| put.get(&(r.key.as_str(), r.n)).is_some_and(|w| matches!(w.seen, Seen::Acked { .. }));
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();
     let mut wrong = Vec::new();
     for read in reads.iter().filter(acked) {

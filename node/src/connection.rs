@@ -1,6 +1,6 @@
 //! Accepted connections in the shape that tonic serves.
 //!
-//! Invariant: at most [`CONNECTIONS_MAX`] connections of one listener are open; beyond it new ones
+//! Invariant: at most `CONNECTIONS_MAX` connections of one listener are open; beyond it new ones
 //! wait in the kernel's queue. Sockets come from `env`; tonic opens none.
 
 use std::io;

@@ -7,8 +7,6 @@
 //! Beside that path: [`config`], [`control`] (what the catalog says, made so), `maintenance`,
 //! [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`].
 
-#![allow(dead_code)]
-
 pub mod api;
 pub mod clock;
 pub mod config;

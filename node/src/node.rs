@@ -165,6 +165,7 @@ impl Node {
             Some(_) => NodeMetrics::new(config.node_id),
             None => NodeMetrics::disabled(config.node_id),
         };
+        crate::metrics::groups::follow(&metrics, groups.clone());
         let service = Service::new(&config, membership.clone(), index.clone(), clock.clone(), metrics.clone());
         tasks.push(task::spawn(async move {
             if let Err(e) = api::serve(service, client_listener, api_stop).await {

@@ -6,132 +6,21 @@
 mod support;
 
 use braid_proto::v1;
-use braid_proto::v1::{ErrorReason as R, Outcome, ShardIteratorType as Kind};
+use braid_proto::v1::{ErrorReason as R, ShardIteratorType as Kind};
 use braid_stream::ids::{Offset, ShardId, StreamId};
 use braid_stream::iterator::{IteratorToken, Position};
 use braid_stream::name::StreamName;
 use braid_stream::sequence::SequenceNumber;
 use hmac::{Hmac, KeyInit, Mac};
-use support::sentinel::{Client, Sentinel, client, create, delete, detail, iterator, put};
-use support::{BOUND, TestCluster};
-use tonic::{Code, Status};
+use support::TestCluster;
+use support::sentinel::{Client, Sentinel, client, create, delete, iterator, put};
+use support::table::{Ask, INVALID, ITERATOR, NO_SHARD, NO_STREAM, PAGE, Row, check, row};
+use tonic::Code;
 
 const SHARD_0: &str = "shardId-000000000000";
 const SHARD_1: &str = "shardId-000000000001";
 /// 2^128.
 const TWO_128: &str = "340282366920938463463374607431768211456";
-
-/// A request of any call.
-#[derive(Clone)]
-enum Ask {
-    Create(v1::CreateStreamRequest),
-    Delete(&'static str),
-    Describe(&'static str),
-    ListStreams(v1::ListStreamsRequest),
-    ListShards(v1::ListShardsRequest),
-    Put(v1::PutRecordRequest),
-    PutMany(v1::PutRecordsRequest),
-    Iterator(v1::GetShardIteratorRequest),
-    Get(v1::GetRecordsRequest),
-    Subscribe(v1::SubscribeToShardRequest),
-    Transfer(v1::TransferLeaderRequest),
-}
-
-impl Ask {
-    async fn send(self, client: &mut Client) -> Result<(), Status> {
-        match self {
-            Ask::Create(it) => client.create_stream(it).await.map(drop),
-            Ask::Delete(name) => client.delete_stream(v1::DeleteStreamRequest { stream_name: name.into() }).await.map(drop),
-            Ask::Describe(name) => {
-                client.describe_stream(v1::DescribeStreamRequest { stream_name: name.into() }).await.map(drop)
-            }
-            Ask::ListStreams(it) => client.list_streams(it).await.map(drop),
-            Ask::ListShards(it) => client.list_shards(it).await.map(drop),
-            Ask::Put(it) => client.put_record(it).await.map(drop),
-            Ask::PutMany(it) => client.put_records(it).await.map(drop),
-            Ask::Iterator(it) => client.get_shard_iterator(it).await.map(drop),
-            Ask::Get(it) => client.get_records(it).await.map(drop),
-            Ask::Subscribe(it) => client.subscribe_to_shard(it).await?.into_inner().message().await.map(drop),
-            Ask::Transfer(it) => client.transfer_leader(it).await.map(drop),
-        }
-    }
-}
-
-struct Row {
-    name: &'static str,
-    ask: Ask,
-    code: Code,
-    reason: R,
-    field: &'static str,
-    /// Words of the message: what was wrong, what is allowed.
-    says: &'static [&'static str],
-}
-
-fn row(
-    name: &'static str,
-    ask: Ask,
-    (code, reason): (Code, R),
-    field: &'static str,
-    says: &'static [&'static str],
-) -> Row {
-    Row { name, ask, code, reason, field, says }
-}
-
-const INVALID: (Code, R) = (Code::InvalidArgument, R::InvalidArgument);
-const NO_STREAM: (Code, R) = (Code::NotFound, R::StreamNotFound);
-const NO_SHARD: (Code, R) = (Code::NotFound, R::ShardNotFound);
-const ITERATOR: (Code, R) = (Code::InvalidArgument, R::IteratorInvalid);
-const PAGE: (Code, R) = (Code::InvalidArgument, R::NextTokenInvalid);
-
-impl Row {
-    /// What of the answer is not as it must be.
-    fn problems(&self, answer: Result<(), Status>) -> Vec<String> {
-        let Err(status) = answer else { return vec!["was accepted".into()] };
-        let Some(detail) = detail(&status) else { return vec![format!("has no detail: {status:?}")] };
-        let mut problems = Vec::new();
-        let mut differ = |what: &str, found: String, expected: String| {
-            if found != expected {
-                problems.push(format!("{what} is {found}, not {expected}: {:?}", status.message()));
-            }
-        };
-        differ("code", format!("{:?}", status.code()), format!("{:?}", self.code));
-        differ("reason", detail.reason().as_str_name().into(), self.reason.as_str_name().into());
-        differ("field", detail.field.clone(), self.field.into());
-        differ("outcome", detail.outcome().as_str_name().into(), Outcome::Refused.as_str_name().into());
-        differ("retryable", detail.retryable.to_string(), "false".into());
-        let text = status.message();
-        problems.extend(self.says.iter().filter(|word| !text.contains(**word)).map(|word| format!("{text:?} has no {word:?}")));
-        if text.len() > 1_000 {
-            problems.push(format!("a message of {} bytes echoes what was sent", text.len()));
-        }
-        problems
-    }
-}
-
-/// Sends every row through every node. All that is wrong is said at once.
-async fn check(cluster: &TestCluster, sentinel: &mut Sentinel, table: &str, rows: Vec<Row>) {
-    let mut wrong = Vec::new();
-    for node in 0..3 {
-        let mut client = client(cluster, node);
-        for row in &rows {
-            let start = std::time::Instant::now();
-            let answer = loop {
-                let sent = braid_env::time::timeout(BOUND, row.ask.clone().send(&mut client));
-                let answer = sent.await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer at all")));
-                // An election on a busy machine is nobody's fault.
-                let electing = |status: &Status| {
-                    detail(status).is_some_and(|it| matches!(it.reason(), R::NoLeader | R::NotLeader))
-                };
-                if start.elapsed() > BOUND || !answer.as_ref().is_err_and(electing) {
-                    break answer;
-                }
-            };
-            wrong.extend(row.problems(answer).iter().map(|it| format!("{}, through node {}: {it}", row.name, node + 1)));
-        }
-    }
-    assert!(wrong.is_empty(), "{table}: {} problems\n{}", wrong.len(), wrong.join("\n"));
-    sentinel.check(cluster, table).await;
-}
 
 async fn cluster() -> (TestCluster, Sentinel) {
     // Rates are another test's matter.
@@ -165,7 +54,13 @@ fn stream_rows() -> Vec<Row> {
         row("retention: too long", kept(604_800_001), INVALID, "retention_ms", &["604800001", "86400000 to 604800000"]),
         row("retention: 2^64-1", kept(u64::MAX), INVALID, "retention_ms", &["86400000 to 604800000"]),
         row("record size: 1", sized(1), INVALID, "max_record_bytes", &["of 1 ", "4096 to 10485760"]),
-        row("record size: too large", sized(10_485_761), INVALID, "max_record_bytes", &["10485761", "4096 to 10485760"]),
+        row(
+            "record size: too large",
+            sized(10_485_761),
+            INVALID,
+            "max_record_bytes",
+            &["10485761", "4096 to 10485760"],
+        ),
         row("taken", named("sentinel"), (Code::AlreadyExists, R::StreamExists), "", &["sentinel", "exists"]),
         row("delete: unknown", Ask::Delete("nobody"), NO_STREAM, "", &["nobody", "not exist"]),
         row("delete: empty", Ask::Delete(""), INVALID, "stream_name", allowed),
@@ -187,12 +82,14 @@ fn put_rows() -> Vec<Row> {
     let many = |records: Vec<v1::PutRecordsRequestEntry>| {
         Ask::PutMany(v1::PutRecordsRequest { stream_name: "s".into(), records, keep_order: false })
     };
-    let ordered = |number: &str| v1::PutRecordRequest { sequence_number_for_ordering: number.into(), ..put("s", "k", "d") };
+    let ordered =
+        |number: &str| v1::PutRecordRequest { sequence_number_for_ordering: number.into(), ..put("s", "k", "d") };
     let large = "x".repeat(1 << 20);
     let below = "x".repeat((1 << 20) - 1);
     let mut hash_in_many = vec![entry("k", "a"), entry("k", "b")];
     hash_in_many[1].explicit_hash_key = TWO_128.into();
-    let unknown = v1::PutRecordsRequest { stream_name: "nobody".into(), records: vec![entry("k", "d")], keep_order: true };
+    let unknown =
+        v1::PutRecordsRequest { stream_name: "nobody".into(), records: vec![entry("k", "d")], keep_order: true };
     let decimal = &["is not a decimal number", "digits only"];
     let up_to = &["too large", "at most 340282366920938463463374607431768211455"];
     vec![
@@ -201,7 +98,13 @@ fn put_rows() -> Vec<Row> {
         row("stream: illegal", Ask::Put(put("no body", "k", "d")), INVALID, "stream_name", &["no body"]),
         row("key: empty", keyed(""), INVALID, "partition_key", &["empty", "1 to 256 characters"]),
         row("key: 257", keyed(&"k".repeat(257)), INVALID, "partition_key", &["257", "1 to 256 characters"]),
-        row("key: 257 of 4 bytes", keyed(&"𝄞".repeat(257)), INVALID, "partition_key", &["too long", "1 to 256 characters"]),
+        row(
+            "key: 257 of 4 bytes",
+            keyed(&"𝄞".repeat(257)),
+            INVALID,
+            "partition_key",
+            &["too long", "1 to 256 characters"],
+        ),
         row("key: a megabyte", keyed(&large), INVALID, "partition_key", &["1048576", "1 to 256 characters"]),
         row("record: a byte too large", Ask::Put(put("s", "k", &large)), INVALID, "data", &["1048577", "1048576"]),
         row("hash: a word", hashed("zero"), INVALID, "explicit_hash_key", decimal),
@@ -213,18 +116,37 @@ fn put_rows() -> Vec<Row> {
         row("ordering", Ask::Put(ordered("12")), INVALID, "sequence_number_for_ordering", &["56 decimal digits"]),
         row("many: none", many(vec![]), INVALID, "records", &["0 records", "1 to 500"]),
         row("many: 501", many(vec![entry("k", "d"); 501]), INVALID, "records", &["501 records", "1 to 500"]),
-        row("many: one key", many(vec![entry("k", "a"), entry("", "b")]), INVALID, "records[1].partition_key", &["empty"]),
+        row(
+            "many: one key",
+            many(vec![entry("k", "a"), entry("", "b")]),
+            INVALID,
+            "records[1].partition_key",
+            &["empty"],
+        ),
         row("many: one hash", many(hash_in_many), INVALID, "records[1].explicit_hash_key", up_to),
-        row("many: one too large", many(vec![entry("k", "a"), entry("k", &large)]), INVALID, "records[1].data", &["1048577"]),
+        row(
+            "many: one too large",
+            many(vec![entry("k", "a"), entry("k", &large)]),
+            INVALID,
+            "records[1].data",
+            &["1048577"],
+        ),
         row("many: too large together", many(vec![entry("k", &below); 6]), INVALID, "records", &["6291456", "5242880"]),
         // Longer than any request may be: refused by its length, before it is read.
         row("a message of 12 MiB", many(vec![entry("k", &large); 12]), INVALID, "", &["too large", "11534336"]),
-        row("a record of 12 MiB", Ask::Put(put("s", "k", &"x".repeat(12 << 20))), INVALID, "", &["too large", "11534336"]),
+        row(
+            "a record of 12 MiB",
+            Ask::Put(put("s", "k", &"x".repeat(12 << 20))),
+            INVALID,
+            "",
+            &["too large", "11534336"],
+        ),
     ]
 }
 
 fn page_rows(streams: &str, shards: &str, key: &[u8; 32], now_ms: u64) -> Vec<Row> {
-    let streams_from = |token: &str| v1::ListStreamsRequest { next_token: token.into(), ..v1::ListStreamsRequest::default() };
+    let streams_from =
+        |token: &str| v1::ListStreamsRequest { next_token: token.into(), ..v1::ListStreamsRequest::default() };
     let shards_of = |name: &str| v1::ListShardsRequest { stream_name: name.into(), ..v1::ListShardsRequest::default() };
     let shards_from = |name: &str, token: &str| {
         Ask::ListShards(v1::ListShardsRequest { next_token: token.into(), ..shards_of(name) })
@@ -245,8 +167,20 @@ fn page_rows(streams: &str, shards: &str, key: &[u8; 32], now_ms: u64) -> Vec<Ro
         row("streams: token and name", Ask::ListStreams(both), INVALID, "next_token", &["together with"]),
         row("streams: garbage token", Ask::ListStreams(streams_from("garbage")), PAGE, "next_token", not_ours),
         row("streams: a shards' token", Ask::ListStreams(streams_from(shards)), PAGE, "next_token", not_ours),
-        row("streams: forged token", Ask::ListStreams(streams_from(&forged(streams, 40))), PAGE, "next_token", not_ours),
-        row("streams: endless token", Ask::ListStreams(streams_from(&"0".repeat(1 << 20))), PAGE, "next_token", not_ours),
+        row(
+            "streams: forged token",
+            Ask::ListStreams(streams_from(&forged(streams, 40))),
+            PAGE,
+            "next_token",
+            not_ours,
+        ),
+        row(
+            "streams: endless token",
+            Ask::ListStreams(streams_from(&"0".repeat(1 << 20))),
+            PAGE,
+            "next_token",
+            not_ours,
+        ),
         row(
             "streams: old token",
             Ask::ListStreams(streams_from(&page_token(key, now_ms - 301_000))),
@@ -315,12 +249,30 @@ fn iterator_rows(valid: &Valid) -> Vec<Row> {
     let kinds = &["AT_SEQUENCE_NUMBER", "TRIM_HORIZON", "are allowed"];
     let name = &["shardId-", "12 digits"];
     vec![
-        row("stream", Ask::Iterator(iterator("nobody", SHARD_0, Kind::Latest, "")), NO_STREAM, "", &["no stream nobody"]),
-        row("shard: unknown", of("shardId-000000000007"), NO_SHARD, "", &["stream s has no shard shardId-000000000007"]),
+        row(
+            "stream",
+            Ask::Iterator(iterator("nobody", SHARD_0, Kind::Latest, "")),
+            NO_STREAM,
+            "",
+            &["no stream nobody"],
+        ),
+        row(
+            "shard: unknown",
+            of("shardId-000000000007"),
+            NO_SHARD,
+            "",
+            &["stream s has no shard shardId-000000000007"],
+        ),
         row("shard: empty", of(""), INVALID, "shard_id", name),
         row("shard: malformed", of("shard-0"), INVALID, "shard_id", name),
         row("shard: above 32 bits", of("shardId-999999999999"), INVALID, "shard_id", &["at most 4294967295"]),
-        row("kind: missing", Ask::Iterator(iterator("s", SHARD_0, Kind::Unspecified, "")), INVALID, "shard_iterator_type", kinds),
+        row(
+            "kind: missing",
+            Ask::Iterator(iterator("s", SHARD_0, Kind::Unspecified, "")),
+            INVALID,
+            "shard_iterator_type",
+            kinds,
+        ),
         row("kind: unknown", Ask::Iterator(unknown), INVALID, "shard_iterator_type", kinds),
         row("number: missing, at", at(""), INVALID, number, digits),
         row("number: missing, after", after(""), INVALID, number, digits),
@@ -328,7 +280,13 @@ fn iterator_rows(valid: &Valid) -> Vec<Row> {
         row("number: letters", at(&"x".repeat(56)), INVALID, number, digits),
         row("number: all nines", at(&"9".repeat(56)), INVALID, number, &["is not a sequence number"]),
         row("number: a megabyte", at(&"9".repeat(1 << 20)), INVALID, number, digits),
-        row("number: of another shard", at(&valid.numbers[1]), INVALID, number, &["is not one of shardId-000000000000"]),
+        row(
+            "number: of another shard",
+            at(&valid.numbers[1]),
+            INVALID,
+            number,
+            &["is not one of shardId-000000000000"],
+        ),
         row("number: of the future", after(&valid.future()), INVALID, number, &["was not given out yet"]),
     ]
 }
@@ -358,7 +316,11 @@ fn get_rows(valid: &Valid) -> Vec<Row> {
 }
 
 fn subscribe_rows(valid: &Valid) -> Vec<Row> {
-    let start = |kind: i32, number: &str| v1::StartingPosition { r#type: kind, sequence_number: number.into(), timestamp_ms: 0 };
+    let start = |kind: i32, number: &str| v1::StartingPosition {
+        r#type: kind,
+        sequence_number: number.into(),
+        timestamp_ms: 0,
+    };
     let to = |stream: &str, shard: &str, start| {
         let (stream_name, shard_id) = (stream.into(), shard.into());
         Ask::Subscribe(v1::SubscribeToShardRequest { stream_name, shard_id, starting_position: start })
@@ -374,7 +336,13 @@ fn subscribe_rows(valid: &Valid) -> Vec<Row> {
         row("start: missing", to("s", SHARD_0, None), INVALID, "starting_position", &["missing"]),
         row("kind: missing", to("s", SHARD_0, Some(start(0, ""))), INVALID, "starting_position.type", kinds),
         row("number: missing", at(""), INVALID, number, &["not 56 decimal digits"]),
-        row("number: of another shard", at(&valid.numbers[1]), INVALID, number, &["is not one of shardId-000000000000"]),
+        row(
+            "number: of another shard",
+            at(&valid.numbers[1]),
+            INVALID,
+            number,
+            &["is not one of shardId-000000000000"],
+        ),
         row("number: of the future", at(&valid.future()), INVALID, number, &["was not given out yet"]),
     ]
 }

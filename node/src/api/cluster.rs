@@ -9,6 +9,7 @@ use std::time::Duration;
 use braid_env::time::{self, Instant};
 use braid_proto::v1;
 use braid_stream::catalog::{Catalog, Node};
+use braid_stream::catalog_command::{CatalogCommand, ReplaceNode};
 use braid_stream::ids::{GroupId, NodeId};
 use futures_util::future::join_all;
 
@@ -86,6 +87,22 @@ impl Service {
             answer.inspect_err(|_| self.router.channels.forget(address)).ok()
         };
         time::timeout(ANSWER, asked).await.ok().flatten().map(|it| it.into_inner())
+    }
+
+    pub(super) async fn replace(
+        &self,
+        message: v1::ReplaceNodeRequest,
+        call: &Call,
+    ) -> Result<v1::ReplaceNodeResponse, ApiError> {
+        let replace = ReplaceNode { from: NodeId(message.from_node), to: NodeId(message.to_node) };
+        let here = || async {
+            self.propose_to_catalog(CatalogCommand::ReplaceNode(replace.clone())).await?;
+            Ok(v1::ReplaceNodeResponse {})
+        };
+        self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
+            client.replace_node(request(message, Some(call.deadline))).await
+        })
+        .await
     }
 
     pub(super) async fn transfer(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use braid_proto::google_rpc;
 use braid_proto::v1::{ErrorDetail, ErrorReason as Reason, Outcome, ShardLimit};
-use braid_stream::catalog::{CatalogError, GroupError, StreamError, StreamStatus};
+use braid_stream::catalog::{CatalogError, GroupError, NodeError, StreamError, StreamStatus};
 use braid_stream::group::Refused;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::iterator::TokenError;
@@ -396,9 +396,9 @@ fn of_catalog(error: &CatalogError) -> Explained {
             StreamError::TooMany => refused(Code::ResourceExhausted, Reason::LimitExceeded),
         },
         CatalogError::Group(GroupError::TooMany) => refused(Code::ResourceExhausted, Reason::LimitExceeded),
-        CatalogError::Init(_) | CatalogError::Node(_) | CatalogError::Group(_) => {
-            refused(Code::Internal, Reason::Internal)
-        }
+        CatalogError::Node(NodeError::Unknown { .. }) => refused(Code::NotFound, Reason::NodeNotFound),
+        CatalogError::Node(_) => refused(Code::FailedPrecondition, Reason::InvalidArgument),
+        CatalogError::Init(_) | CatalogError::Group(_) => refused(Code::Internal, Reason::Internal),
     }
 }
 

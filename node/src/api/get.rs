@@ -136,12 +136,8 @@ impl Service {
         let Some(start) = &message.starting_position else {
             return Err(ApiError::invalid("starting_position", "is missing"));
         };
-        let kind = wire::iterator_kind(
-            start.r#type,
-            &start.sequence_number,
-            start.timestamp_ms,
-            wire::SUBSCRIPTION_START,
-        )?;
+        let kind =
+            wire::iterator_kind(start.r#type, &start.sequence_number, start.timestamp_ms, wire::SUBSCRIPTION_START)?;
         let routes = self.router.serving_stream(&name).await?;
         let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
         let place = self

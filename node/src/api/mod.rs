@@ -221,6 +221,14 @@ impl Braid for Service {
         answer(Service::node_status(self))
     }
 
+    async fn replace_node(
+        &self,
+        request: Request<v1::ReplaceNodeRequest>,
+    ) -> Result<Response<v1::ReplaceNodeResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.replace(request.into_inner(), &call).await)
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<v1::TransferLeaderRequest>,

@@ -70,7 +70,7 @@ impl Service {
         .await
     }
 
-    async fn propose_to_catalog(&self, command: CatalogCommand) -> Result<(), ApiError> {
+    pub(super) async fn propose_to_catalog(&self, command: CatalogCommand) -> Result<(), ApiError> {
         let catalog = self.router.catalog()?;
         match catalog.propose(command).await {
             Ok(Ok(_)) => Ok(()),

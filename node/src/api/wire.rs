@@ -79,8 +79,7 @@ pub struct StartFields {
 }
 
 /// Of GetShardIterator.
-pub const ITERATOR_START: StartFields =
-    StartFields { kind: "shard_iterator_type", number: "starting_sequence_number" };
+pub const ITERATOR_START: StartFields = StartFields { kind: "shard_iterator_type", number: "starting_sequence_number" };
 /// Of SubscribeToShard.
 pub const SUBSCRIPTION_START: StartFields =
     StartFields { kind: "starting_position.type", number: "starting_position.sequence_number" };

@@ -94,7 +94,7 @@ pub const FIELDS: &[Field] = &[
     Field { name: "throttle", default: Some("on"), allowed: "on or off" },
     Field {
         name: "log_level",
-        default: Some("info"),
+        default: Some("info,openraft=warn"),
         allowed: "error, warn, info, debug or trace, or directives such as info,braid_node=debug",
     },
     Field { name: "request_deadline_ms", default: Some("10000"), allowed: "milliseconds from 100 to 600000" },

@@ -27,7 +27,7 @@ fn the_least_configuration_gets_the_defaults() {
     assert_eq!(config.cluster.len(), 3);
     assert_eq!(config.cluster[2].zone.as_str(), "c");
     assert_eq!((config.data_groups, config.heartbeat_ms), (6, 250));
-    assert_eq!((config.election_timeout_min_ms, config.election_timeout_max_ms), (1000, 2000));
+    assert_eq!((config.election_timeout_min_ms, config.election_timeout_max_ms), (750, 1200));
     assert_eq!(config.segment_bytes, 64 << 20);
     assert_eq!((config.default_retention_hours, config.retention_ceiling_hours), (24, 168));
     assert_eq!((config.index, config.throttle), (IndexKind::RocksDb, true));
@@ -105,7 +105,7 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
     ),
     (&[("heartbeat_ms", "9")], "allowed: milliseconds from 10 to 10000"),
     (&[("election_timeout_min_ms", "600")], "have at least 3 × heartbeat_ms = 750"),
-    (&[("election_timeout_max_ms", "1100")], "have at least 1.5 × election_timeout_min_ms = 1500"),
+    (&[("election_timeout_max_ms", "1100")], "have at least 1.5 × election_timeout_min_ms = 1125"),
     (
         &[("segment_bytes", "64MB")],
         "segment_bytes = \"64MB\" (from file braid.toml) is not allowed; allowed: bytes from 32MiB",

@@ -424,7 +424,7 @@ impl Membership {
             return Err(Status::failed_precondition(format!(
                 "node {} belongs to cluster {}, this is {}: a data directory stays in its cluster",
                 from.node,
-                hex(&from.cluster_id),
+                hex(&from.cluster_id[..from.cluster_id.len().min(16)]),
                 hex(&mine)
             )));
         }

@@ -37,7 +37,7 @@ const WRITE_BUFFERS: i32 = 2;
 const BACKGROUND_JOBS: i32 = 2;
 /// Deletions per write batch, so that trimming a long-idle shard does not hold one huge batch.
 const TRIM_BATCH: usize = 4096;
-/// Greater than every key (none is longer than 20 bytes).
+/// Greater than every key.
 const AFTER_ALL_KEYS: [u8; ENTRY_KEY_LEN + 1] = [0xff; ENTRY_KEY_LEN + 1];
 /// Its presence beside the database says that damage was seen while running.
 const DAMAGED_SUFFIX: &str = ".damaged";
@@ -69,19 +69,17 @@ pub struct RocksIndex {
 impl RocksIndex {
     /// Opens the database in directory `path`, or removes it and creates an empty one.
     ///
-    /// Errors: only when an empty database cannot be created there.
+    /// Errors: the database is open elsewhere, or the disk refuses. Neither says anything about
+    /// what is stored, so nothing is removed.
     pub async fn open(path: &Path) -> Result<(RocksIndex, Opened), IndexError> {
         let existed = disk::exists(path).await.map_err(|e| IndexError::Storage(e.to_string()))?;
-        let usable = match existed {
-            true => RocksIndex::open_existing(path).await,
-            false => Err(String::new()),
-        };
-        let (db, opened) = match usable {
-            Ok(db) => (db, Opened::Existing),
-            Err(why) => {
-                let opened = if existed { Opened::Replaced { why } } else { Opened::Created };
-                (RocksIndex::create(path, existed).await?, opened)
-            }
+        let (db, opened) = match existed {
+            false => (RocksIndex::create(path, false).await?, Opened::Created),
+            true => match RocksIndex::open_existing(path).await {
+                Ok(db) => (db, Opened::Existing),
+                Err(Unusable::NotNow(error)) => return Err(error),
+                Err(Unusable::Content(why)) => (RocksIndex::create(path, true).await?, Opened::Replaced { why }),
+            },
         };
         if let Opened::Replaced { why } = &opened {
             tracing::error!(
@@ -90,24 +88,20 @@ impl RocksIndex {
                  reads of older records wait for that, no record is lost"
             );
         }
-        let index = RocksIndex {
-            db,
-            path: path.to_path_buf(),
-            trimmed: Mutex::default(),
-            damage_noted: AtomicBool::new(false),
-        };
-        Ok((index, opened))
+        let (trimmed, damage_noted) = (Mutex::default(), AtomicBool::new(false));
+        Ok((RocksIndex { db, path: path.to_path_buf(), trimmed, damage_noted }, opened))
     }
 
-    async fn open_existing(path: &Path) -> Result<DB, String> {
-        if disk::exists(damaged_marker(path)).await.map_err(|e| e.to_string())? {
-            return Err("it was found damaged while the node ran".into());
+    async fn open_existing(path: &Path) -> Result<DB, Unusable> {
+        let noted = disk::exists(damaged_marker(path)).await;
+        if noted.map_err(|e| Unusable::NotNow(IndexError::Storage(e.to_string())))? {
+            return Err(Unusable::Content("it was found damaged while the node ran".into()));
         }
-        let db = DB::open(&options(false), path).map_err(|e| e.to_string())?;
-        match db.get(FORMAT_KEY).map_err(|e| e.to_string())? {
+        let db = DB::open(&options(false), path).map_err(unusable)?;
+        match db.get(FORMAT_KEY).map_err(unusable)? {
             Some(found) if found == FORMAT => Ok(db),
-            Some(found) => Err(format!("it has format {found:?}, this build reads {FORMAT:?}")),
-            None => Err("it has no format number".into()),
+            Some(found) => Err(Unusable::Content(format!("it has format {found:?}, this build reads {FORMAT:?}"))),
+            None => Err(Unusable::Content("it has no format number".into())),
         }
     }
 
@@ -185,6 +179,25 @@ impl RocksIndex {
                 tracing::error!(path = %marker.display(), %error, "could not note that the index is damaged");
             }
         });
+    }
+}
+
+/// Why an existing database is not used.
+enum Unusable {
+    /// What is stored is no good: it is replaced.
+    Content(String),
+    /// It may be perfectly good, and cannot be opened: locked by someone who has it open, no file
+    /// descriptors, no permission. Removing it would take it away from under its owner.
+    NotNow(IndexError),
+}
+
+fn unusable(error: rocksdb::Error) -> Unusable {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => Unusable::Content(text),
+        // A file that the database says it has is gone.
+        ErrorKind::IOError if text.contains("No such file or directory") => Unusable::Content(text),
+        _ => Unusable::NotNow(IndexError::Storage(text)),
     }
 }
 
@@ -368,9 +381,12 @@ mod tests {
 
     const GROUP: GroupId = GroupId(3);
 
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
     fn open(path: &Path) -> (RocksIndex, Opened) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(RocksIndex::open(path)).unwrap()
+        runtime().block_on(RocksIndex::open(path)).unwrap()
     }
 
     #[test]
@@ -406,16 +422,23 @@ mod tests {
     #[test]
     fn an_unusable_database_is_replaced_by_an_empty_one() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, spoil) in [("garbage", true), ("noted", false)] {
+        for name in ["garbage", "no manifest", "no tables", "empty", "noted"] {
             let path = dir.path().join(name);
             let (index, _) = open(&path);
             index.put(GROUP, &[entry(shard(1), 0, 5, 1, 10)]).unwrap();
             index.flush(GROUP, 1).unwrap();
             drop(index);
-            if spoil {
-                std::fs::write(path.join("CURRENT"), b"nonsense").unwrap();
-            } else {
-                std::fs::write(damaged_marker(&path), b"").unwrap();
+            let files = std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().path());
+            let remove = |which: &str| {
+                let named = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().contains(which);
+                files.filter(named).for_each(|file| std::fs::remove_file(file).unwrap());
+            };
+            match name {
+                "garbage" => std::fs::write(path.join("CURRENT"), b"nonsense").unwrap(),
+                "no manifest" => remove("MANIFEST"),
+                "no tables" => remove(".sst"),
+                "empty" => remove(""),
+                _ => std::fs::write(damaged_marker(&path), b"").unwrap(),
             }
             let (index, opened) = open(&path);
             assert!(matches!(opened, Opened::Replaced { .. }), "{name}: {opened:?}");
@@ -424,6 +447,19 @@ mod tests {
             drop(index);
             assert_eq!(open(&path).1, Opened::Existing, "{name}: replaced once only");
         }
+    }
+
+    #[test]
+    fn a_database_that_someone_has_open_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let (index, _) = open(&path);
+        index.flush(GROUP, 1).unwrap();
+        let second = runtime().block_on(RocksIndex::open(&path));
+        assert!(matches!(second.err(), Some(IndexError::Storage(_))));
+        drop(index);
+        let (index, opened) = open(&path);
+        assert_eq!((opened, index.mark(GROUP)), (Opened::Existing, Ok(Some(1))));
     }
 
     #[test]
@@ -444,8 +480,7 @@ mod tests {
                 }
             }
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let (index, opened) = RocksIndex::open(&path).await.unwrap();
             assert_eq!(opened, Opened::Existing, "RocksDB checks a block when it reads it");
             let read = index.scan(GROUP, shard(1), Offset(0), 10_000);

@@ -52,7 +52,7 @@ pub struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// Metrics that are kept; someone has to [`serve`](serve::serve) them, or histograms grow.
+    /// Metrics that are kept; someone has to [serve](serve::MetricsServer) them, or histograms grow.
     pub fn new(node: NodeId) -> Arc<NodeMetrics> {
         let recorder = PrometheusBuilder::new()
             .add_global_label("node", node.to_string())

@@ -95,9 +95,9 @@ impl Directory {
     }
 }
 
-/// Lowercase hexadecimal, for messages.
+/// Lowercase hexadecimal, for messages: what is longer than an id is not repeated to its sender.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -98,11 +98,14 @@ enum State {
     Up(Stream),
 }
 
+/// One lane to one peer; shared with the task that runs its stream.
+type LaneState = Arc<Mutex<State>>;
+
 /// Every stream this node has opened to others.
 pub struct Links {
     directory: Directory,
     next_request: AtomicU64,
-    lanes: Mutex<BTreeMap<(u64, Lane), Arc<Mutex<State>>>>,
+    lanes: Mutex<BTreeMap<(u64, Lane), LaneState>>,
 }
 
 /// An answer to come. Dropping it forgets the request.
@@ -114,7 +117,7 @@ pub struct PendingReply {
 
 impl PendingReply {
     /// Waits for the answer, `deadline` at most. A stream on which nothing was heard for
-    /// [`SILENCE`] by then is given up: the other end may be gone without a word.
+    /// three seconds by then is given up: the other end may be gone without a word.
     pub async fn within(self, deadline: Duration) -> Result<Bytes, LinkError> {
         let (heard, kill) = (self.stream.heard.clone(), self.stream.kill.clone());
         match time::timeout(deadline, self).await {

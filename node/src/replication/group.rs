@@ -279,7 +279,7 @@ impl GroupReplica {
             return Ok(());
         };
         let checkpoints = self.replica.log.checkpoints().await.map_err(|e| e.to_string())?;
-        let Some(at) = checkpoints.good.iter().filter(|c| c.seq <= next && c.last.index <= upto).next_back() else {
+        let Some(at) = checkpoints.good.iter().rfind(|c| c.seq <= next && c.last.index <= upto) else {
             return Ok(());
         };
         if Some(at.last) <= self.replica.log.purged() {

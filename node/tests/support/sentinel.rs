@@ -131,7 +131,8 @@ impl Sentinel {
                 match client.put_record(put(STREAM, "key", &data)).await {
                     Ok(answer) => Some(answer.into_inner().sequence_number),
                     Err(status) => {
-                        let refused = detail(&status).is_some_and(|it| it.retryable && it.outcome() == v1::Outcome::Refused);
+                        let refused =
+                            detail(&status).is_some_and(|it| it.retryable && it.outcome() == v1::Outcome::Refused);
                         assert!(refused, "{status:?}");
                         None
                     }

@@ -328,6 +328,13 @@ impl Braid for Node {
         Err(Status::unimplemented("not in the fake"))
     }
 
+    async fn replace_node(
+        &self,
+        _: Request<v1::ReplaceNodeRequest>,
+    ) -> Result<Response<v1::ReplaceNodeResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
     async fn transfer_leader(
         &self,
         _: Request<v1::TransferLeaderRequest>,
