@@ -287,7 +287,8 @@ async fn a_restarted_leader_never_leads_in_its_old_term() {
 async fn an_old_node_id_with_an_empty_disk_is_refused() {
     let mut cluster = TestCluster::start().await;
     cluster.stop(2).await;
-    std::fs::remove_dir_all(cluster.data_dir(2)).unwrap();
+    let gone = cluster.data_dir(2);
+    eventually("the disk to be emptied", || std::fs::remove_dir_all(&gone).ok()).await;
     cluster.restart(2).await;
     let why = cluster.node(2).ready(BOUND).await.unwrap_err();
     assert!(why.contains("node id is never used again with an empty disk"), "{why}");
