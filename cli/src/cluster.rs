@@ -43,7 +43,7 @@ pub enum Command {
     },
     /// Give every replica of a node that is gone for good to a new node in the same zone.
     ///
-    /// Start the new node first, with a new node id and the same [[cluster]] list: it joins by
+    /// Start the new node first, with a new node id and the same cluster list: it joins by
     /// itself. Its replicas then catch up group by group; `braid cluster status` shows the lag.
     ///
     /// Example:
