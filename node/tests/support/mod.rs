@@ -55,9 +55,14 @@ impl TestCluster {
     }
 
     pub async fn start_with(change: impl Fn(&mut NodeConfig)) -> TestCluster {
+        TestCluster::start_nodes(3, change).await
+    }
+
+    /// Three nodes, or one by itself: with groups of a single replica.
+    pub async fn start_nodes(nodes: usize, change: impl Fn(&mut NodeConfig)) -> TestCluster {
         let dir = tempfile::tempdir().unwrap();
         let mut listeners = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..nodes {
             listeners.push(Listeners { peer: bind().await, client: bind().await });
         }
         let address = |l: &net::Listener| l.local_addr().unwrap().to_string();
