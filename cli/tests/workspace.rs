@@ -18,10 +18,16 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("braid-env", &[], &[]),
     ("braid-proto", &[], &[]),
     ("braid-log", &["braid-env"], &[]),
-    ("braid-client", &["braid-proto", "braid-stream", "braid-env"], &[]),
-    ("braid-node", &["braid-stream", "braid-log", "braid-env", "braid-proto"], &["braid-client"]),
+    ("braid-transport", &["braid-env"], &[]),
+    ("braid-client", &["braid-proto", "braid-stream", "braid-env", "braid-transport"], &[]),
+    ("braid-node", &["braid-stream", "braid-log", "braid-env", "braid-proto", "braid-transport"], &["braid-client"]),
     ("braid-cli", &["braid-client", "braid-node", "braid-env", "braid-proto", "braid-stream"], &["braid-jepsen"]),
     ("braid-jepsen", &["braid-client", "braid-proto", "braid-stream", "braid-env"], &[]),
+    (
+        "braid-sim",
+        &["braid-client", "braid-node", "braid-log", "braid-stream", "braid-env", "braid-proto", "braid-transport"],
+        &[],
+    ),
     ("braid-benches", &["braid-client", "braid-node", "braid-log", "braid-stream", "braid-env", "braid-proto"], &[]),
 ];
 

@@ -14,7 +14,7 @@ use braid_env::time::Instant;
 use braid_env::{random, time};
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
-use tonic::transport::Channel;
+use braid_transport::Channel;
 use tonic::{Response, Status};
 
 use crate::backoff;

@@ -1,19 +1,13 @@
 //! Connections to nodes: one HTTP/2 connection per node and purpose, made when first needed.
 //!
-//! Owns the map address → channel. Its invariant: sockets, tasks and timers are `braid-env`'s;
-//! tonic is given a connector and an executor and no timeout of its own (those would use tokio's
-//! clock behind the simulator's back). It retries nothing and judges nothing.
+//! Owns the map address → channel. It retries nothing and judges nothing.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use braid_proto::v1::braid_client::BraidClient;
-use hyper_util::rt::TokioIo;
-use tonic::transport::{Channel, Endpoint};
+use braid_transport::{Channel, ChannelOptions, InvalidAddress};
 
 /// Answers hold up to 10 MiB of data; keys, numbers and framing of 10,000 records come on top.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -51,7 +45,12 @@ impl Connections {
         if let Some(channel) = self.lock().get(&key) {
             return Ok(client(channel.clone()));
         }
-        let channel = channel(address, self.connect_timeout)?;
+        let options = ChannelOptions {
+            connect_timeout: self.connect_timeout,
+            stream_window: STREAM_WINDOW_BYTES,
+            connection_window: CONNECTION_WINDOW_BYTES,
+        };
+        let channel = Channel::lazy(address, options)?;
         self.lock().insert(key, channel.clone());
         Ok(client(channel))
     }
@@ -67,44 +66,6 @@ impl Connections {
     }
 }
 
-/// An address that is not `host:port`.
-#[derive(Clone, Debug)]
-pub(crate) struct InvalidAddress(pub String);
-
 fn client(channel: Channel) -> BraidClient<Channel> {
     BraidClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
-}
-
-fn channel(address: &str, connect_timeout: Duration) -> Result<Channel, InvalidAddress> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| InvalidAddress(address.to_owned()))?
-        .executor(EnvExecutor)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let address = address.to_owned();
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let address = address.clone();
-        async move { dial(&address, connect_timeout).await.map(TokioIo::new) }
-    });
-    Ok(endpoint.connect_with_connector_lazy(connector))
-}
-
-async fn dial(address: &str, timeout: Duration) -> io::Result<braid_env::net::Stream> {
-    match braid_env::time::timeout(timeout, braid_env::net::connect(address)).await {
-        Ok(connected) => connected.map_err(|e| io::Error::new(e.kind(), format!("can't connect to {address}: {e}"))),
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("can't connect to {address} within {} ms", timeout.as_millis()),
-        )),
-    }
-}
-
-/// Runs hyper's and tonic's connection tasks as tasks of the environment.
-#[derive(Copy, Clone)]
-struct EnvExecutor;
-
-impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for EnvExecutor {
-    fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        drop(braid_env::task::spawn(task));
-    }
 }

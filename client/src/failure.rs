@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub use braid_proto::v1::ErrorReason as Reason;
 use braid_proto::v1::{ErrorDetail, Outcome as WireOutcome};
+use braid_transport::never_sent;
 use prost::{Message, Name};
 use tonic::{Code, Status};
 
@@ -103,7 +104,7 @@ impl Failure {
     }
 
     fn unanswered(status: &Status) -> Failure {
-        if never_connected(status) {
+        if never_sent(status) {
             return Failure::not_sent(status.message().to_owned());
         }
         // Neither tonic nor hyper make these up on the client's side: a server looked at the
@@ -168,19 +169,6 @@ fn detail(status: &Status) -> Option<ErrorDetail> {
         .iter()
         .find(|any| any.type_url.rsplit('/').next() == Some(suffix.as_str()))
         .and_then(|any| ErrorDetail::decode(any.value.as_slice()).ok())
-}
-
-/// Whether the request failed because no connection could be made for it, so that not a byte of
-/// it left this process. tonic wraps a connector's error, and only that, in `ConnectError`.
-fn never_connected(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// Why an admin or a control call failed.

@@ -41,8 +41,10 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod disk;
+pub mod host;
 pub mod net;
 pub mod random;
 pub mod seam;
 pub mod task;
 pub mod time;
+pub mod watch;

@@ -4,14 +4,21 @@
 //!
 //! Thin on purpose. TLS, HTTP/2 and whatever a gRPC library wants implemented for a connection live with
 //! their users. Nothing here has a deadline: `time::timeout` does that.
+//!
+//! A simulated host has no byte streams but [`crate::host::Connection`]s: whoever serves or dials asks
+//! [`Listener::into_simulated`] and [`simulated`] first.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::host::{Acceptor, Host};
+use crate::seam;
 
 /// Listens on `addr`; port 0 picks a free one, see [`Listener::local_addr`].
 ///
@@ -19,26 +26,44 @@ use tokio::net::{TcpListener, TcpStream};
 ///
 /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied` and the like.
 pub async fn listen(addr: SocketAddr) -> io::Result<Listener> {
-    TcpListener::bind(addr).await.map(Listener)
+    Ok(Listener(match seam::host() {
+        None => Socket::Tcp(TcpListener::bind(addr).await?),
+        Some(host) => Socket::Host(addr, host.bind(addr)?),
+    }))
 }
 
 /// Connects to `host:port`, trying each of the host's addresses in turn.
 ///
 /// # Errors
 ///
-/// The name doesn't resolve, or the last address's error.
+/// The name doesn't resolve, or the last address's error. `Unsupported` on a simulated host.
 pub async fn connect(host_port: &str) -> io::Result<Stream> {
-    Stream::new(TcpStream::connect(host_port).await?)
+    match seam::host() {
+        None => Stream::new(TcpStream::connect(host_port).await?),
+        Some(_) => Err(no_bytes()),
+    }
+}
+
+/// The simulated host whose network is used instead of the operating system's, if there is one.
+pub fn simulated() -> Option<Arc<dyn Host>> {
+    seam::host()
 }
 
 /// A listening socket.
-#[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct Listener(Socket);
+
+enum Socket {
+    Tcp(TcpListener),
+    Host(SocketAddr, Box<dyn Acceptor>),
+}
 
 impl Listener {
     /// The address it listens on, with the real port.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        match &self.0 {
+            Socket::Tcp(listener) => listener.local_addr(),
+            Socket::Host(addr, _) => Ok(*addr),
+        }
     }
 
     /// The next connection and who opened it. Nothing is lost when the future is dropped.
@@ -56,10 +81,29 @@ impl Listener {
         Incoming(self)
     }
 
+    /// What a simulated host listens with; itself when it is a real socket.
+    pub fn into_simulated(self) -> Result<Box<dyn Acceptor>, Listener> {
+        match self.0 {
+            Socket::Host(_, acceptor) => Ok(acceptor),
+            Socket::Tcp(_) => Err(self),
+        }
+    }
+
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, SocketAddr)>> {
-        let (tcp, from) = ready!(self.0.poll_accept(cx))?;
+        let Socket::Tcp(listener) = &self.0 else { return Poll::Ready(Err(no_bytes())) };
+        let (tcp, from) = ready!(listener.poll_accept(cx))?;
         Poll::Ready(Stream::new(tcp).map(|stream| (stream, from)))
     }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({:?})", self.local_addr())
+    }
+}
+
+fn no_bytes() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "a simulated host has no byte streams")
 }
 
 /// See [`Listener::incoming`].

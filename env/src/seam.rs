@@ -9,9 +9,11 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::disk::sim::SimDisk;
+use crate::host::Host;
 use crate::random::Seeded;
 use crate::time::WallClock;
 
@@ -19,18 +21,22 @@ thread_local! {
     static CURRENT: RefCell<Seams> = const { RefCell::new(Seams::real()) };
 }
 
-/// What stands in for the world. A seam that is not set here is the real one.
+/// What stands in for the world. A seam that is not set here is the real one. Clones are cheap.
 #[derive(Clone, Default)]
-pub struct Seams {
+pub struct Seams(Option<Arc<Replaced>>);
+
+#[derive(Clone, Default)]
+struct Replaced {
     disk: Option<SimDisk>,
     random: Option<Seeded>,
     wall: Option<WallClock>,
+    host: Option<Arc<dyn Host>>,
 }
 
 impl Seams {
     /// Nothing replaced.
     pub const fn real() -> Seams {
-        Seams { disk: None, random: None, wall: None }
+        Seams(None)
     }
 
     /// What is replaced on this thread now.
@@ -39,21 +45,23 @@ impl Seams {
     }
 
     /// Disk functions go to `disk`.
-    pub fn with_disk(mut self, disk: &SimDisk) -> Seams {
-        self.disk = Some(disk.clone());
-        self
+    pub fn with_disk(self, disk: &SimDisk) -> Seams {
+        self.with(|replaced| replaced.disk = Some(disk.clone()))
     }
 
     /// Random numbers come from a generator seeded with `seed`; clones of these seams share it.
-    pub fn with_seed(mut self, seed: u64) -> Seams {
-        self.random = Some(Seeded::new(seed));
-        self
+    pub fn with_seed(self, seed: u64) -> Seams {
+        self.with(|replaced| replaced.random = Some(Seeded::new(seed)))
     }
 
     /// [`crate::time::wall_ms`] reads `wall`.
-    pub fn with_wall_clock(mut self, wall: &WallClock) -> Seams {
-        self.wall = Some(wall.clone());
-        self
+    pub fn with_wall_clock(self, wall: &WallClock) -> Seams {
+        self.with(|replaced| replaced.wall = Some(wall.clone()))
+    }
+
+    /// Tasks, monotonic time, timers and the network are `host`'s.
+    pub fn with_host(self, host: Arc<dyn Host>) -> Seams {
+        self.with(|replaced| replaced.host = Some(host))
     }
 
     /// Puts these seams in place on this thread until the guard is dropped, in place of (not in addition
@@ -70,20 +78,37 @@ impl Seams {
     }
 
     pub(crate) fn is_real(&self) -> bool {
-        self.disk.is_none() && self.random.is_none() && self.wall.is_none()
+        self.0.is_none()
+    }
+
+    pub(crate) fn host(&self) -> Option<&Arc<dyn Host>> {
+        self.0.as_ref()?.host.as_ref()
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Replaced)) -> Seams {
+        change(Arc::make_mut(self.0.get_or_insert_default()));
+        self
     }
 }
 
+fn replaced<T: Clone>(which: impl FnOnce(&Replaced) -> Option<&T>) -> Option<T> {
+    CURRENT.with_borrow(|seams| which(seams.0.as_ref()?).cloned())
+}
+
 pub(crate) fn disk() -> Option<SimDisk> {
-    CURRENT.with_borrow(|seams| seams.disk.clone())
+    replaced(|r| r.disk.as_ref())
 }
 
 pub(crate) fn random() -> Option<Seeded> {
-    CURRENT.with_borrow(|seams| seams.random.clone())
+    replaced(|r| r.random.as_ref())
 }
 
 pub(crate) fn wall() -> Option<WallClock> {
-    CURRENT.with_borrow(|seams| seams.wall.clone())
+    replaced(|r| r.wall.as_ref())
+}
+
+pub(crate) fn host() -> Option<Arc<dyn Host>> {
+    replaced(|r| r.host.as_ref())
 }
 
 /// Puts back, when dropped, the seams that were there before. Bound to its thread.

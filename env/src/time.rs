@@ -1,7 +1,7 @@
 //! Clocks and timers.
 //!
 //! Invariant: [`Instant`] never goes back, and sleeping and reading the clock agree: both are tokio's
-//! clock, which a test may pause.
+//! clock, which a test may pause, or both a simulated host's.
 //!
 //! The wall clock may jump and is only ever a number of milliseconds; there is no arithmetic between the
 //! two clocks here. Group time (DESIGN §5) is made from both, elsewhere.
@@ -12,9 +12,10 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::host::Host;
 use crate::seam;
 
 /// Where the clock stands at process start. Not 0, so that "an hour ago" exists in a young process:
@@ -32,6 +33,9 @@ pub struct Instant(Duration);
 impl Instant {
     /// The present.
     pub fn now() -> Instant {
+        if let Some(host) = seam::host() {
+            return Instant(AT_START + host.now());
+        }
         let (start, now) = (start(), tokio::time::Instant::now());
         let since = now.saturating_duration_since(start);
         let before = start.saturating_duration_since(now); // A paused clock may be behind.
@@ -106,18 +110,73 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// Ready at `deadline`; at once when that is past.
 #[track_caller]
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep(Box::pin(tokio::time::sleep_until(deadline.to_tokio())))
+    Sleep(match seam::host() {
+        None => Timer::Tokio(Box::pin(tokio::time::sleep_until(deadline.to_tokio()))),
+        Some(host) => Timer::Host(HostTimer::new(host, deadline)),
+    })
 }
 
 /// See [`sleep`]. `Unpin`, so that a loop can hold one and poll it by reference.
 #[derive(Debug)]
-pub struct Sleep(Pin<Box<tokio::time::Sleep>>);
+pub struct Sleep(Timer);
+
+#[derive(Debug)]
+enum Timer {
+    Tokio(Pin<Box<tokio::time::Sleep>>),
+    Host(HostTimer),
+}
 
 impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
+        match &mut self.0 {
+            Timer::Tokio(sleep) => sleep.as_mut().poll(cx),
+            Timer::Host(timer) => timer.poll(cx),
+        }
+    }
+}
+
+/// A timer of a simulated host, set when it is first polled.
+struct HostTimer {
+    host: Arc<dyn Host>,
+    at: Duration,
+    set: Option<(u64, Waker)>,
+}
+
+impl HostTimer {
+    fn new(host: Arc<dyn Host>, deadline: Instant) -> HostTimer {
+        HostTimer { host, at: deadline.0.saturating_sub(AT_START), set: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.host.now() >= self.at {
+            self.cancel();
+            return Poll::Ready(());
+        }
+        if !self.set.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+            self.cancel();
+            self.set = Some((self.host.set_timer(self.at, cx.waker().clone()), cx.waker().clone()));
+        }
+        Poll::Pending
+    }
+
+    fn cancel(&mut self) {
+        if let Some((timer, _)) = self.set.take() {
+            self.host.cancel_timer(timer);
+        }
+    }
+}
+
+impl Drop for HostTimer {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl fmt::Debug for HostTimer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostTimer").field("at", &self.at).finish_non_exhaustive()
     }
 }
 
@@ -131,21 +190,39 @@ pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
 /// deadline that is past.
 #[track_caller]
 pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
-    Timeout(tokio::time::timeout_at(deadline.to_tokio(), future))
+    Timeout(match seam::host() {
+        None => Bounded::Tokio(tokio::time::timeout_at(deadline.to_tokio(), future)),
+        Some(host) => Bounded::Host(future, HostTimer::new(host, deadline)),
+    })
 }
 
 /// See [`timeout`].
 #[derive(Debug)]
-pub struct Timeout<F>(tokio::time::Timeout<F>);
+pub struct Timeout<F>(Bounded<F>);
+
+#[derive(Debug)]
+enum Bounded<F> {
+    Tokio(tokio::time::Timeout<F>),
+    Host(F, HostTimer),
+}
 
 impl<F: Future> Future for Timeout<F> {
     type Output = Result<F::Output, Elapsed>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: the only field is pinned whenever the whole is: nothing here moves it out, there is no
-        // `Drop`, and `Timeout` is `Unpin` only if the field is.
-        let inner = unsafe { self.map_unchecked_mut(|t| &mut t.0) };
-        inner.poll(cx).map(|r| r.map_err(|_| Elapsed(())))
+        // SAFETY: the futures inside are pinned whenever the whole is: nothing here moves them out, there is
+        // no `Drop` for them, and `Timeout` is `Unpin` only if they are. The timer is not pinned.
+        match unsafe { &mut self.get_unchecked_mut().0 } {
+            Bounded::Tokio(bounded) => {
+                unsafe { Pin::new_unchecked(bounded) }.poll(cx).map(|r| r.map_err(|_| Elapsed(())))
+            }
+            Bounded::Host(future, timer) => {
+                if let Poll::Ready(output) = unsafe { Pin::new_unchecked(future) }.poll(cx) {
+                    return Poll::Ready(Ok(output));
+                }
+                timer.poll(cx).map(|()| Err(Elapsed(())))
+            }
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use braid_env::random;
-use tokio::sync::{Notify, watch};
+use braid_env::watch;
+use tokio::sync::Notify;
 
 use crate::entry::Entry;
 use crate::id::{Identity, LogId, SegmentSeq, end_of};
@@ -138,7 +139,7 @@ impl Core {
             dir,
             identity: id,
             options,
-            durable: watch::Sender::new(durable),
+            durable: watch::channel(durable).0,
             shared: Mutex::new(shared),
             wake: Notify::new(),
         }

@@ -10,7 +10,6 @@
 pub mod api;
 pub mod clock;
 pub mod config;
-pub mod connection;
 pub mod control;
 pub mod index;
 mod maintenance;

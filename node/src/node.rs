@@ -10,18 +10,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use braid_env::{disk, net, task, time};
+use braid_env::{disk, net, task, time, watch};
 use braid_log::LogOptions;
 use braid_proto::peer::peer_server::PeerServer;
 use braid_stream::catalog::Settings;
 use braid_stream::ids::NodeId;
-use tokio::sync::watch;
-use tonic::transport::Server;
+use braid_transport::ServeOptions;
+use tonic::service::Routes;
 
 use crate::api::{self, Service};
 use crate::clock::NodeClock;
 use crate::config::{IndexKind, NodeConfig};
-use crate::connection::incoming;
 use crate::control::{Controller, LocalNode, Membership, NewCluster, Seed};
 use crate::index::RecordIndex;
 use crate::index::ordered::OrderedIndex;
@@ -34,6 +33,10 @@ use crate::replication::{GroupOptions, Groups};
 
 /// How long requests under way may take to finish when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// The windows hold several AppendEntries in flight at the largest size.
+const PEER_OPTIONS: ServeOptions =
+    ServeOptions { stream_window: 8 << 20, connection_window: 32 << 20, streams_per_connection: None, keepalive: None };
 
 /// Why a node does not start.
 #[derive(Debug)]
@@ -107,6 +110,16 @@ impl Node {
     /// As [`Node::start`], on sockets that are bound already: several nodes that name each other
     /// in their configurations need their ports before the first of them starts.
     pub async fn start_on(config: NodeConfig, listeners: Listeners) -> Result<Node, StartError> {
+        Node::start_with(config, listeners, None).await
+    }
+
+    /// As [`Node::start_on`], with `index` instead of the one that the configuration names: an index in
+    /// memory that outlives the node, as one on a disk would.
+    pub async fn start_with(
+        config: NodeConfig,
+        listeners: Listeners,
+        index: Option<Arc<dyn RecordIndex>>,
+    ) -> Result<Node, StartError> {
         let dir = config.data_dir.clone();
         let in_dir = |why: String| StartError::DataDir { dir: dir.clone(), why };
         disk::create_dir_all(&dir).await.map_err(|e| in_dir(e.to_string()))?;
@@ -114,14 +127,15 @@ impl Node {
             std::io::ErrorKind::WouldBlock => in_dir("in use by another process".into()),
             _ => in_dir(e.to_string()),
         })?;
-        let index: Arc<dyn RecordIndex> = match config.index {
-            IndexKind::RocksDb => {
+        let index: Arc<dyn RecordIndex> = match (index, config.index) {
+            (Some(index), _) => index,
+            (None, IndexKind::RocksDb) => {
                 let opened = RocksIndex::open(&dir.join("index")).await;
                 let (index, opened) = opened.map_err(|e| in_dir(e.to_string()))?;
                 tracing::info!("record index: {opened:?}");
                 Arc::new(index)
             }
-            IndexKind::Memory => Arc::new(OrderedIndex::default()),
+            (None, IndexKind::Memory) => Arc::new(OrderedIndex::default()),
         };
         let clock = NodeClock::start();
 
@@ -149,12 +163,8 @@ impl Node {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let stopped = wait_stop(stopping.clone());
         tasks.push(task::spawn(async move {
-            let served = Server::builder()
-                .initial_stream_window_size(8 << 20)
-                .initial_connection_window_size(32 << 20)
-                .add_service(peers)
-                .serve_with_incoming_shutdown(incoming(peer_listener), stopped)
-                .await;
+            let served =
+                braid_transport::serve(peer_listener, PEER_OPTIONS, Routes::new(peers).prepare(), stopped).await;
             if let Err(e) = served {
                 tracing::error!("peer service ended: {e}");
             }
@@ -318,6 +328,7 @@ impl Background {
             data_groups: c.data_groups,
             settings: Settings {
                 replicas: if c.cluster.len() >= 3 { 3 } else { 1 },
+                retention_ms_min: c.retention_floor_ms,
                 retention_ms_max: c.retention_ceiling_hours * 3_600_000,
                 ..Settings::default()
             },

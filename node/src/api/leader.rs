@@ -7,13 +7,13 @@ use braid_env::time::Instant;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_proto::v1::{ErrorReason, Outcome};
 use braid_stream::ids::GroupId;
-use tonic::transport::Channel;
+use braid_transport::Channel;
 use tonic::{Response, Status};
 
 use super::error::{ApiError, detail_of};
 use super::{Call, Service};
-use crate::routing::forward::never_sent;
 use crate::routing::{LEADER_WAIT, Target};
+use braid_transport::never_sent;
 
 impl Service {
     /// `here` serves the call where this node leads the group; `there` makes the same call of

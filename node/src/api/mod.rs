@@ -25,10 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time::Instant;
+use braid_env::watch;
 use braid_proto::v1;
 use braid_proto::v1::braid_server::Braid;
 use braid_stream::sequence::SequenceNumber;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::clock::NodeClock;
@@ -43,7 +44,7 @@ use crate::throttle::ThrottleTable;
 use edge::Deadline;
 use error::ApiError;
 use get::Events;
-pub use server::{ServeError, serve};
+pub use server::serve;
 
 /// Subscriptions one node serves or passes on; each holds an event of up to 1 MiB at most.
 const SUBSCRIPTIONS: usize = 1_000;

@@ -23,9 +23,10 @@ use super::error::{ApiError, Explained};
 use super::wire::{self, Verdict};
 use super::{Call, Service};
 use crate::replication::{AppendOutcome, GroupHandle, ProposeError};
-use crate::routing::forward::{never_sent, request};
+use crate::routing::forward::request;
 use crate::routing::{LEADER_WAIT, StreamRoutes, Target};
 use crate::throttle::ShardFacts;
+use braid_transport::never_sent;
 
 /// One record of a call and its place there.
 #[derive(Clone)]

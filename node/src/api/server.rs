@@ -3,7 +3,6 @@
 //! Invariant: a message over its limit is refused by its length prefix, before it is read.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -11,44 +10,33 @@ use braid_env::{net, time};
 use braid_proto::FILE_DESCRIPTOR_SET;
 use braid_proto::v1::braid_server::BraidServer;
 use braid_stream::limits::PUT_BYTES_MAX_LARGE;
+use braid_transport::{ServeError, ServeOptions};
 use futures_util::future::{Either, select};
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
+use tower::Layer;
 
 use super::Service;
 use super::edge::EdgeLayer;
-use crate::connection::incoming;
 use crate::replication::Groups;
 use crate::routing::forward::MESSAGE_BYTES_MAX;
 
 /// The largest request: 10 MiB of records, and what surrounds 500 of them.
 const REQUEST_BYTES_MAX: usize = PUT_BYTES_MAX_LARGE as usize + (1 << 20);
 
-/// Calls one connection may have open: beyond it the client waits, not the node.
-const STREAMS_PER_CONNECTION: u32 = 1_024;
-/// A connection on which nothing is heard for these two together is dropped.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
-/// Flow-control windows: a full PutRecords goes out without waiting for the other end.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The windows let a full PutRecords go out without waiting for the other end; a connection on which nothing
+/// is heard for the two keepalive times together is dropped.
+const OPTIONS: ServeOptions = ServeOptions {
+    stream_window: 2 << 20,
+    connection_window: 16 << 20,
+    streams_per_connection: Some(1_024),
+    keepalive: Some((Duration::from_secs(20), Duration::from_secs(10))),
+};
 
 /// How often it is looked whether the node belongs to a cluster yet.
 const LOOK_FOR_CLUSTER: Duration = Duration::from_millis(50);
 /// How often counts of deleted streams are cleared away.
 const CLEAR_EVERY: Duration = Duration::from_secs(10);
-
-/// Why the listener stopped serving.
-#[derive(Debug)]
-pub struct ServeError(String);
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "client listener: {}", self.0)
-    }
-}
-
-impl std::error::Error for ServeError {}
 
 /// Serves clients on `listener` until `stop`, then lets the calls under way finish.
 pub async fn serve(
@@ -56,9 +44,9 @@ pub async fn serve(
     listener: net::Listener,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let failed = |e: &dyn fmt::Display| ServeError(e.to_string());
     let reflection =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET);
+    let described = "our own descriptors are well-formed";
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_not_serving::<BraidServer<Service>>().await;
     let braid = BraidServer::new(service.clone())
@@ -73,20 +61,14 @@ pub async fn serve(
         health.set_not_serving::<BraidServer<Service>>().await;
         service.stopping.send_replace(true);
     };
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .layer(edge)
-        .add_service(braid)
+    let routes = Routes::new(braid)
         .add_service(health_service)
-        .add_service(reflection().build_v1().map_err(|e| failed(&e))?)
-        .add_service(reflection().build_v1alpha().map_err(|e| failed(&e))?)
-        .serve_with_incoming_shutdown(incoming(listener), stopping);
+        .add_service(reflection().build_v1().expect(described))
+        .add_service(reflection().build_v1alpha().expect(described))
+        .prepare();
+    let server = braid_transport::serve(listener, OPTIONS, edge.layer(routes), stopping);
     match select(std::pin::pin!(server), beside).await {
-        Either::Left((served, _)) => served.map_err(|e| failed(&e)),
+        Either::Left((served, _)) => served,
         Either::Right((never, _)) => match never {},
     }
 }

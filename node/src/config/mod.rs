@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use braid_env::disk;
 use braid_stream::ids::{NodeId, Zone};
+use braid_stream::limits::RETENTION_MS_MIN;
 
 pub use error::{ConfigError, ConfigErrors, Mistake, Source};
 pub use field::{FIELDS, Field};
@@ -84,6 +85,8 @@ pub struct NodeConfig {
     pub max_inflight_bytes: u64,
     /// Retention of a stream created without one.
     pub default_retention_hours: u64,
+    /// The shortest retention a stream may have, in a new cluster. No setting: lower only in tests.
+    pub retention_floor_ms: u64,
     /// The longest retention a stream may have.
     pub retention_ceiling_hours: u64,
     /// What the record index is kept in.
@@ -246,6 +249,7 @@ impl Check {
             cache_bytes: cache_bytes?,
             max_inflight_bytes: max_inflight_bytes?,
             default_retention_hours: default_retention_hours?,
+            retention_floor_ms: RETENTION_MS_MIN,
             retention_ceiling_hours: retention_ceiling_hours?,
             index: index?,
             throttle: throttle?,

@@ -9,7 +9,7 @@ mod directory;
 mod link;
 mod service;
 
-pub use dial::{DialError, dial};
+pub use dial::dial;
 pub use directory::{Directory, LocalIdentity, PeerEntry};
 pub use link::{Lane, LinkError, Links, MESSAGE_BYTES_MAX, PendingReply};
 pub use service::PeerService;

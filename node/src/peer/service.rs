@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use braid_env::task;
+use braid_env::watch;
 use braid_proto::peer::peer_server::Peer;
 use braid_proto::peer::{
     FoundReply, FoundRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, Kind, PeerFrame, SnapshotChunk,
@@ -18,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{poll_immediate, select};
 use futures_util::stream::FuturesOrdered;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 

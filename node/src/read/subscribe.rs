@@ -13,12 +13,12 @@
 use std::time::Duration;
 
 use braid_env::time::{self, Instant};
+use braid_env::watch;
 use braid_stream::ids::{NodeId, Offset, ShardId};
 use braid_stream::limits::SUBSCRIBER_BYTES_PER_S;
 use braid_stream::sequence::SequenceNumber;
 use braid_stream::throttle::TokenBucket;
 use futures_util::Stream;
-use tokio::sync::watch;
 
 use super::{Batch, Budget, GroupReader, ReadError, StoredRecord};
 use crate::clock::NodeClock;

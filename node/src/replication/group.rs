@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time;
+use braid_env::watch;
 use braid_log::{Entry as LogEntry, Log, ReadError};
 use braid_stream::catalog::{Catalog, CatalogError, CatalogReply};
 use braid_stream::catalog_command::CatalogCommand;
@@ -21,7 +22,6 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
-use tokio::sync::watch;
 
 use super::RaftHandle;
 use super::machine::TrimTarget;

@@ -7,11 +7,11 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use braid_env::watch;
 use braid_log::Log;
 use braid_stream::catalog::Catalog;
 use braid_stream::group::Group;
 use braid_stream::ids::GroupId;
-use tokio::sync::watch;
 
 use crate::index::RecordIndex;
 

@@ -1,15 +1,15 @@
 //! openraft's asynchronous runtime, delegated to `env`.
 //!
 //! Invariant: openraft spawns, sleeps and draws random numbers only through `env`, so that the
-//! simulator decides each of them. Channels and the mutex are tokio's own primitives, which need
-//! no runtime; `env` replaces neither.
+//! simulator decides each of them. Queues, one-shots and the mutex are tokio's own primitives, which
+//! need no runtime and wake in order; its `watch` does not, so that one is `env`'s.
 
 use std::future::Future;
 use std::time::Duration;
 
-use braid_env::{random, task, time};
-use openraft_rt::{AsyncRuntime, OptionalSend};
-use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
+use braid_env::{random, task, time, watch};
+use openraft_rt::{AsyncRuntime, OptionalSend, OptionalSync};
+use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot};
 
 /// See the module's documentation. It has no state: `env` finds its own.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl AsyncRuntime for EnvRuntime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = time::Timeout<T>;
     type ThreadLocalRng = EnvRng;
     type Mpsc = TokioMpsc;
-    type Watch = TokioWatch;
+    type Watch = EnvWatch;
     type Oneshot = TokioOneshot;
     type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
 
@@ -133,5 +133,72 @@ impl rand_core::TryRng for EnvRng {
     fn try_fill_bytes(&mut self, dst: &mut [u8]) -> Result<(), Self::Error> {
         random::fill(dst);
         Ok(())
+    }
+}
+
+/// `env`'s watch channel under openraft's traits.
+pub struct EnvWatch;
+
+/// See [`EnvWatch`].
+pub struct EnvWatchSender<T>(watch::Sender<T>);
+
+/// See [`EnvWatch`].
+pub struct EnvWatchReceiver<T>(watch::Receiver<T>);
+
+impl<T> Clone for EnvWatchSender<T> {
+    fn clone(&self) -> Self {
+        EnvWatchSender(self.0.clone())
+    }
+}
+
+impl<T> Clone for EnvWatchReceiver<T> {
+    fn clone(&self) -> Self {
+        EnvWatchReceiver(self.0.clone())
+    }
+}
+
+impl openraft_rt::watch::Watch for EnvWatch {
+    type Sender<T: OptionalSend + OptionalSync> = EnvWatchSender<T>;
+    type Receiver<T: OptionalSend + OptionalSync> = EnvWatchReceiver<T>;
+    type Ref<'a, T: OptionalSend + 'a> = watch::Ref<'a, T>;
+
+    fn channel<T: OptionalSend + OptionalSync>(init: T) -> (Self::Sender<T>, Self::Receiver<T>) {
+        let (tx, rx) = watch::channel(init);
+        (EnvWatchSender(tx), EnvWatchReceiver(rx))
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> openraft_rt::watch::WatchSender<EnvWatch, T> for EnvWatchSender<T> {
+    fn send(&self, value: T) -> Result<(), openraft_rt::watch::SendError<T>> {
+        self.0.send(value).map_err(|e| openraft_rt::watch::SendError(e.0))
+    }
+
+    fn send_if_modified<F>(&self, modify: F) -> bool
+    where
+        F: FnOnce(&mut T) -> bool,
+    {
+        self.0.send_if_modified(modify)
+    }
+
+    fn borrow_watched(&self) -> watch::Ref<'_, T> {
+        self.0.borrow()
+    }
+
+    fn subscribe(&self) -> EnvWatchReceiver<T> {
+        EnvWatchReceiver(self.0.subscribe())
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> openraft_rt::watch::WatchReceiver<EnvWatch, T> for EnvWatchReceiver<T> {
+    async fn changed(&mut self) -> Result<(), openraft_rt::watch::RecvError> {
+        self.0.changed().await.map_err(|_| openraft_rt::watch::RecvError(()))
+    }
+
+    fn borrow_watched(&self) -> watch::Ref<'_, T> {
+        self.0.borrow()
+    }
+
+    fn borrow_and_update(&mut self) -> watch::Ref<'_, T> {
+        self.0.borrow_and_update()
     }
 }

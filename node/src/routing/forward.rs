@@ -1,20 +1,18 @@
 //! Sending a public call on to the leader's node: the same call, marked, once.
 //!
 //! Invariant: a forwarded call carries [`FORWARDED`] and the time that is left. What comes back is
-//! either an answer, a refusal by a node that said so, or *unknown*; "not sent" is claimed only
-//! where no connection was made.
+//! either an answer, a refusal by a node that said so, or *unknown*.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Mutex;
 
 use braid_env::time::Instant;
 use braid_proto::v1::braid_client::BraidClient;
+use braid_transport::{Channel, ConnectError};
+use tonic::Request;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
-use tonic::{Request, Status};
 
-use crate::peer::{DialError, dial};
+use crate::peer::dial;
 
 /// The metadata key that says that a call was forwarded by a node.
 pub const FORWARDED: &str = "braid-forwarded";
@@ -28,7 +26,7 @@ pub struct Channels(Mutex<BTreeMap<String, Channel>>);
 
 impl Channels {
     /// A client of the node at `address`. The error means that nothing was sent.
-    pub async fn client(&self, address: &str) -> Result<BraidClient<Channel>, DialError> {
+    pub async fn client(&self, address: &str) -> Result<BraidClient<Channel>, ConnectError> {
         let known = self.0.lock().expect("no one panics here").get(address).cloned();
         let channel = match known {
             Some(channel) => channel,
@@ -64,17 +62,4 @@ pub fn request<T>(message: T, deadline: Option<Instant>) -> Request<T> {
 /// Whether another node sent this call here.
 pub fn is_forwarded(metadata: &MetadataMap) -> bool {
     metadata.get(FORWARDED).is_some_and(|value| value == "1")
-}
-
-/// Whether no connection could be made for the call, so that not a byte of it was sent. tonic
-/// wraps a connector's error, and only that, in `ConnectError`.
-pub fn never_sent(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

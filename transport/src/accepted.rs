@@ -21,7 +21,7 @@ use tonic::transport::server::Connected;
 const CONNECTIONS_MAX: usize = 4096;
 
 /// One accepted connection.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: net::Stream,
     remote: SocketAddr,
     _place: OwnedSemaphorePermit,
@@ -29,8 +29,9 @@ pub struct Connection {
 
 /// Who is at the other end.
 #[derive(Clone, Debug)]
-pub struct ConnectInfo {
+pub(crate) struct ConnectInfo {
     /// Its address.
+    #[allow(dead_code)] // for whoever asks the request's extensions
     pub remote: SocketAddr,
 }
 
@@ -76,7 +77,7 @@ impl AsyncWrite for Connection {
 
 /// The connections of a listener, as they come. An error of `accept` (too many open files, say)
 /// is logged and waited out; it does not end the service.
-pub fn incoming(listener: net::Listener) -> impl Stream<Item = io::Result<Connection>> + Send {
+pub(crate) fn accepted(listener: net::Listener) -> impl Stream<Item = io::Result<Connection>> + Send {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     stream::unfold((listener, places), |(listener, places)| async move {
         let place = places.clone().acquire_owned().await.expect("never closed");
