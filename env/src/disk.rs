@@ -171,7 +171,7 @@ pub async fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<
     let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
     match seam::disk() {
         None => real::rename(from, to).await,
-        Some(sim) => sim.op(|world| world.rename(&from, &to)).await,
+        Some(sim) => sim.rename(&from, &to).await,
     }
 }
 
@@ -185,7 +185,7 @@ pub async fn fsync_dir(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     match seam::disk() {
         None => real::fsync_dir(path).await?,
-        Some(sim) => sim.op(|world| world.fsync_dir(&path)).await?,
+        Some(sim) => sim.fsync_dir(&path).await?,
     }
     FSYNCS.fetch_add(1, Ordering::Relaxed);
     Ok(())
@@ -196,7 +196,7 @@ pub async fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     match seam::disk() {
         None => real::remove_file(path).await,
-        Some(sim) => sim.op(|world| world.remove_file(&path)).await,
+        Some(sim) => sim.remove_file(&path).await,
     }
 }
 
@@ -205,7 +205,7 @@ pub async fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref().to_owned();
     match seam::disk() {
         None => real::remove_dir_all(path).await,
-        Some(sim) => sim.op(|world| world.remove_dir_all(&path)).await,
+        Some(sim) => sim.remove_dir_all(&path).await,
     }
 }
 
@@ -255,7 +255,7 @@ pub async fn list_dir(path: impl AsRef<Path>) -> io::Result<Vec<String>> {
     let path = path.as_ref().to_owned();
     match seam::disk() {
         None => real::list_dir(path).await,
-        Some(sim) => sim.op(|world| world.list_dir(&path)).await,
+        Some(sim) => sim.list_dir(&path).await,
     }
 }
 
@@ -264,7 +264,7 @@ pub async fn exists(path: impl AsRef<Path>) -> io::Result<bool> {
     let path = path.as_ref().to_owned();
     match seam::disk() {
         None => real::exists(path).await,
-        Some(sim) => sim.op(|world| world.exists(&path)).await,
+        Some(sim) => sim.exists(&path).await,
     }
 }
 
@@ -273,7 +273,7 @@ pub async fn read_file(path: impl AsRef<Path>) -> io::Result<Bytes> {
     let path = path.as_ref().to_owned();
     let bytes = match seam::disk() {
         None => real::read_file(path).await?,
-        Some(sim) => sim.op(|world| world.read_file(&path)).await?,
+        Some(sim) => sim.read_file(&path).await?,
     };
     count_read(bytes.len());
     Ok(bytes)
@@ -374,7 +374,7 @@ async fn create_dir(path: &Path) -> io::Result<()> {
     let path = path.to_owned();
     match seam::disk() {
         None => real::create_dir(path).await,
-        Some(sim) => sim.op(|world| world.create_dir(&path)).await,
+        Some(sim) => sim.create_dir(&path).await,
     }
 }
 
@@ -382,7 +382,7 @@ async fn is_dir(path: &Path) -> io::Result<bool> {
     let path = path.to_owned();
     match seam::disk() {
         None => real::is_dir(path).await,
-        Some(sim) => sim.op(|world| world.is_dir(&path)).await,
+        Some(sim) => sim.is_dir(&path).await,
     }
 }
 

@@ -246,11 +246,12 @@ pub fn wall_ms() -> u64 {
     }
 }
 
-/// A wall clock for tests: it runs with the monotonic clock (so a paused runtime pauses it too), and can
-/// be made to jump. Clones are the same clock.
-#[derive(Clone, Debug)]
+/// A wall clock for tests: it runs with the monotonic clock (so a paused runtime pauses it too), or with a
+/// clock of the test's, and can be made to jump. Clones are the same clock.
+#[derive(Clone)]
 pub struct WallClock {
-    started: Instant,
+    /// How long it has been running.
+    running: Arc<dyn Fn() -> Duration + Send + Sync>,
     started_ms: u64,
     jumped_ms: Arc<AtomicI64>,
 }
@@ -258,7 +259,13 @@ pub struct WallClock {
 impl WallClock {
     /// A clock that shows `now_ms`, in milliseconds since the Unix epoch.
     pub fn starting_at(now_ms: u64) -> WallClock {
-        WallClock { started: Instant::now(), started_ms: now_ms, jumped_ms: Arc::default() }
+        let started = Instant::now();
+        WallClock::running_for(now_ms, move || started.elapsed())
+    }
+
+    /// A clock that showed `started_ms` when it began to run, which is as long ago as `running` says.
+    pub fn running_for(started_ms: u64, running: impl Fn() -> Duration + Send + Sync + 'static) -> WallClock {
+        WallClock { running: Arc::new(running), started_ms, jumped_ms: Arc::default() }
     }
 
     /// Moves the clock forward, or back when `by_ms` is negative.
@@ -268,7 +275,13 @@ impl WallClock {
 
     /// What it shows, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
-        let ran_ms = self.started.elapsed().as_millis() as u64;
+        let ran_ms = (self.running)().as_millis() as u64;
         self.started_ms.saturating_add(ran_ms).saturating_add_signed(self.jumped_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WallClock({} ms)", self.now_ms())
     }
 }

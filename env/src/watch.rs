@@ -349,7 +349,11 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_task_is_woken_from_another_thread() {
         let (tx, mut rx) = channel(0);
-        let other = std::thread::spawn(move || (1..=1000).for_each(|i| drop(tx.send_replace(i))));
+        let other = std::thread::spawn(move || {
+            for i in 1..=1000 {
+                tx.send_replace(i);
+            }
+        });
         rx.wait_for(|value| *value == 1000).await.unwrap();
         other.join().unwrap();
     }

@@ -1,10 +1,16 @@
 //! The simulated disk against a model, under random work, crashes and every [`Survive`].
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
 
-use braid_env::disk::sim::{self, SimDisk, Survive};
+use braid_env::disk::sim::{self, Latency, SimDisk, Survive};
 use braid_env::disk::{self, File, Open};
+use braid_env::time::sleep;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use proptest::prelude::*;
 
 const NAMES: [&str; 4] = ["/a", "/b", "/d/c", "/d/e"];
@@ -38,7 +44,7 @@ fn survive() -> impl Strategy<Value = Survive> {
 
 fn on<F: Future>(disk: &SimDisk, future: F) -> F::Output {
     let _guard = sim::enter(disk);
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(future)
 }
 
@@ -192,9 +198,14 @@ fn named(names: &BTreeMap<usize, usize>, bytes: impl Fn(usize) -> Vec<u8>) -> BT
     names.iter().map(named).collect()
 }
 
-/// Runs `ops` on a new disk until the power goes (before operation `crash_at`, if it has so many).
+/// Runs `ops` on a new disk until the power goes (before operation `crash_at`, if it has so many). On every
+/// other disk they take time.
 fn run(seed: u64, ops: &[Op], crash_at: Option<u64>) -> (SimDisk, Model) {
     let disk = SimDisk::new(seed);
+    let times = Duration::ZERO..=Duration::from_millis(20);
+    let latency =
+        Latency { read: times.clone(), write: times.clone(), fsync: times, slow_per_mille: 50, slow_factor: 9 };
+    disk.set_latency(Some(latency).filter(|_| seed % 2 == 1));
     let mut model = Model::default();
     on(&disk, async {
         disk::create_dir_all("/d").await.unwrap();
@@ -282,9 +293,50 @@ proptest! {
         let after = |seed| {
             let (disk, _) = run(seed, &ops, None);
             disk.restart(Survive::Random);
-            left_on(&disk)
+            (left_on(&disk), disk.digest(), disk.counters())
         };
         prop_assert_eq!(after(seed), after(seed));
+    }
+
+    #[test]
+    fn overlapping_fsyncs_cover_what_was_written_before_they_began(
+        seed: u64,
+        steps in prop::collection::vec((0..40_u64, any::<bool>()), 1..40),
+        how in survive(),
+    ) {
+        let disk = SimDisk::new(seed);
+        disk.write_raw("/log", Vec::new());
+        let times = |max| Duration::ZERO..=Duration::from_millis(max);
+        let latency =
+            Latency { read: times(0), write: times(0), fsync: times(100), slow_per_mille: 0, slow_factor: 1 };
+        disk.set_latency(Some(latency));
+        let acknowledged = Cell::new(0);
+        on(&disk, async {
+            let file = File::open("/log", Open::ReadWrite).await.unwrap();
+            let mut written = 0;
+            let mut fsyncs = FuturesUnordered::new();
+            for (wait_ms, syncs) in steps {
+                file.write_at(written, vec![vec![1; 100].into()]).await.unwrap();
+                written += 100;
+                if syncs {
+                    let (file, acknowledged) = (&file, &acknowledged);
+                    fsyncs.push(async move {
+                        file.fsync().await.unwrap();
+                        acknowledged.set(written.max(acknowledged.get()));
+                    });
+                }
+                let mut pause = sleep(Duration::from_millis(wait_ms));
+                std::future::poll_fn(|cx| {
+                    while let Poll::Ready(Some(())) = fsyncs.poll_next_unpin(cx) {}
+                    Pin::new(&mut pause).poll(cx)
+                })
+                .await;
+            }
+        });
+        let durable = disk.durable("/log").unwrap().len() as u64;
+        prop_assert_eq!(durable, acknowledged.get(), "no more and no less");
+        disk.restart(how);
+        prop_assert!(disk.read_raw("/log").len() as u64 >= durable);
     }
 
     #[test]

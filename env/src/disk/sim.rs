@@ -18,25 +18,51 @@
 //! Invariant: what was synced survives every [`Survive`]; everything else is at the mercy of it. The same
 //! seed and the same calls in the same order give the same disk, byte for byte.
 //!
-//! How it differs from a real one: an operation takes no time, only one turn of the scheduler (so other
-//! tasks run before its caller goes on); fsyncing a file does not sync its name; failed and lost writes
-//! never come back; there is no working directory, no links, no permissions. Damage to a sector that was
-//! synced happens only when a test orders it.
+//! # When an operation happens
+//!
+//! ```text
+//!    write, rename, …   in the page cache ── its time ── stuck? ── returns
+//!    fsync, fsync_dir   begins ── its time ── stuck? ── durable ── returns
+//!    read               has the bytes ── its time ── stuck? ── returns
+//! ```
+//!
+//! So every reader sees writes in the order they were asked for; an fsync makes durable what was asked for
+//! before *it* was; and one the power finds on its way leaves all of that to the restart. Without
+//! [`SimDisk::set_latency`] an operation takes no time, only one turn of the scheduler: other tasks run
+//! before its caller goes on. It fails with "power is off" when the power went before its caller went on.
+//!
+//! # How it differs from a real one
+//!
+//! Fsyncing a file does not sync its name; failed and lost writes never come back; an operation never waits
+//! for another; an fsync that takes time and whose caller leaves does not happen; there is no working
+//! directory, no links, no permissions. Damage to a sector that was synced happens only when a test
+//! orders it.
 
 mod content;
+mod course;
+mod digest;
+mod events;
+mod faults;
+mod file;
 mod names;
+mod pace;
 mod world;
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use self::content::FileData;
-use self::names::Ino;
+pub use self::events::{DiskEvent, Hook, Verdict};
+use self::faults::WriteFault;
+pub use self::faults::{FaultCounters, Flip};
+pub(super) use self::file::{SimFile, SimLock};
+pub use self::pace::Latency;
+use self::pace::Work;
 use self::world::World;
-use super::Open;
 use crate::seam::{Guard, Seams};
 
 /// What a power cut leaves of what was not synced.
@@ -80,7 +106,7 @@ impl SimDisk {
 
     /// Cuts the power now: every call fails with "power is off" until [`SimDisk::restart`].
     pub fn power_cut(&self) {
-        self.world().power_cut();
+        self.change(World::power_cut);
     }
 
     /// Whether the power is on.
@@ -89,15 +115,29 @@ impl SimDisk {
     }
 
     /// Cuts the power if it is on, decides what is left, and puts it on again. What is left is durable
-    /// then. Open files are dead, locks fall, faults that were ordered are forgotten (not the capacity).
+    /// then. Open files are dead, locks fall, faults that were ordered for the next or n-th operation are
+    /// forgotten. What was set (capacity, latency, slowness, stuck, hook) stays.
     pub fn restart(&self, how: Survive) {
-        self.world().restart(how);
+        self.change(|world| world.restart(how));
     }
 
     /// What kill -9 does: open files are dead and locks fall, but nothing is lost and nothing synced. What
-    /// the next process reads may still vanish when the power is cut.
+    /// the next process reads may still vanish when the power is cut. Operations on their way fail like
+    /// those on dead files; an fsync among them has synced nothing.
     pub fn kill_process(&self) {
-        self.world().kill_process();
+        self.change(World::kill_process);
+    }
+
+    /// Forgets the faults that were ordered and did not strike yet (not the capacity).
+    pub fn forget_ordered(&self) {
+        self.change(World::forget_ordered);
+    }
+
+    /// Ends a power cut as if it had been none: nothing is lost and nothing synced. For a process that is
+    /// killed in the middle of something: its disk is cut off first, so that what it still does is not
+    /// done, and given back to the next process.
+    pub fn thaw(&self) {
+        self.change(World::thaw);
     }
 
     /// See [`SimDisk::fail_nth_fsync`], with 0.
@@ -113,12 +153,69 @@ impl SimDisk {
 
     /// The next fsync_dir fails with EIO; its changes stay unsynced.
     pub fn fail_next_fsync_dir(&self) {
-        self.world().fail_next_fsync_dir();
+        self.world().ordered.next_fsync_dir = true;
     }
 
     /// The next write fails with EIO and writes nothing.
     pub fn fail_next_write(&self) {
-        self.world().fail_next_write();
+        self.world().ordered.next_write = Some(WriteFault::Nothing);
+    }
+
+    /// The next write fails with EIO and writes some of its first bytes: at least one if it has room, and
+    /// all of them only when there is just one. Replaces [`SimDisk::fail_next_write`].
+    pub fn shorten_next_write(&self) {
+        self.world().ordered.next_write = Some(WriteFault::Prefix);
+    }
+
+    /// The next read of a file's bytes fails with EIO.
+    pub fn fail_next_read(&self) {
+        self.world().ordered.next_read = true;
+    }
+
+    /// The next rename fails with EIO and renames nothing.
+    pub fn fail_next_rename(&self) {
+        self.world().ordered.next_rename = true;
+    }
+
+    /// From now on operations take time, drawn from the disk's seed; or none again. Nothing changes for
+    /// those on their way.
+    ///
+    /// # Panics
+    ///
+    /// When a range is empty.
+    pub fn set_latency(&self, latency: Option<Latency>) {
+        self.world().pace.set_latency(latency);
+    }
+
+    /// Multiplies the latency of operations that begin from now on; 1 is normal.
+    ///
+    /// # Panics
+    ///
+    /// When it is 0.
+    pub fn set_slowness(&self, factor: u32) {
+        self.world().pace.set_slowness(factor);
+    }
+
+    /// While stuck, nothing returns and no fsync takes effect, however long ago it began. What hangs goes on
+    /// afterwards, woken in the order in which it came to hang; or fails when the power is cut.
+    pub fn set_stuck(&self, stuck: bool) {
+        self.change(|world| world.line.set_stuck(stuck));
+    }
+
+    /// Calls `hook` at every [`DiskEvent`] from now on.
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        let before = std::mem::replace(&mut self.world().hook, hook);
+        drop(before); // Without the lock: it may own a clone of this disk.
+    }
+
+    /// How often each kind of fault has taken effect.
+    pub fn counters(&self) -> FaultCounters {
+        self.world().counters()
+    }
+
+    /// A number made of all that was asked of this disk and all that it gave to read, in order.
+    pub fn digest(&self) -> u64 {
+        self.world().digest()
     }
 
     /// Room for this many bytes, counting the lengths of all files, or without a bound. What does not fit
@@ -133,7 +230,21 @@ impl SimDisk {
     ///
     /// When there is no such file, like everything below.
     pub fn flip_bit(&self, path: impl AsRef<Path>, byte: u64, bit: u8) {
-        self.named(path.as_ref(), |file| file.flip(byte, bit));
+        self.world().flip(path.as_ref(), byte, bit);
+    }
+
+    /// Flips, durably, one bit of a synced byte that nothing unsynced covers, in a file whose name is
+    /// durable. `range` tells, for a path and a durable length in bytes, which bytes may be hit, if any.
+    /// Files and bytes are drawn from the disk's seed, each as likely. `None` when (almost) all of what may
+    /// be hit is unsynced.
+    pub fn flip_random_durable_bit(&self, range: impl Fn(&Path, u64) -> Option<Range<u64>>) -> Option<Flip> {
+        let files = self.world().durable_files();
+        let may_be_hit = |(path, len): (PathBuf, u64)| {
+            let Range { start, end } = range(&path, len)?;
+            Some((path, start..end.min(len)))
+        };
+        let ranges = files.into_iter().filter_map(may_be_hit).collect();
+        self.world().flip_any(ranges)
     }
 
     /// The next read of byte `byte` gives it with bit `bit` flipped; the one after is right again.
@@ -169,12 +280,61 @@ impl SimDisk {
         self.world().files()
     }
 
-    /// Does something at once and lets other tasks run before its outcome is known. So an operation whose
-    /// caller is dropped meanwhile has happened, as on a real disk.
-    pub(super) async fn op<T>(&self, what: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
-        let result = what(&mut self.world());
-        tokio::task::yield_now().await;
-        result
+    // What `disk` calls.
+
+    pub(super) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.op(Work::Write, Some(DiskEvent::Renamed { from, to }), |world| world.rename(from, to)).await
+    }
+
+    pub(super) async fn fsync_dir(&self, path: &Path) -> io::Result<()> {
+        self.sync(path, |world| world.begin_fsync_dir(path)).await
+    }
+
+    pub(super) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.op(Work::Write, Some(DiskEvent::Removed { path }), |world| world.remove_file(path)).await
+    }
+
+    pub(super) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let removed = self.remove_tree(path);
+        let (turn, ()) = self.change(|world| (world.turn(Work::Write), ()));
+        self.wait(turn).await?;
+        removed
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        let names = self.world().list_dir(path)?;
+        for name in names {
+            let path = &path.join(name);
+            if self.world().is_dir(path)? {
+                self.remove_tree(path)?;
+            } else {
+                self.change(|world| world.remove_file(path))?;
+                self.tell(DiskEvent::Removed { path });
+            }
+        }
+        self.change(|world| world.remove_dir(path))?;
+        self.tell(DiskEvent::Removed { path });
+        Ok(())
+    }
+
+    pub(super) async fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.op(Work::Write, Some(DiskEvent::Created { path }), |world| world.create_dir(path)).await
+    }
+
+    pub(super) async fn list_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.op(Work::Read, None, |world| world.list_dir(path)).await
+    }
+
+    pub(super) async fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.op(Work::Read, None, |world| world.exists(path)).await
+    }
+
+    pub(super) async fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        self.op(Work::Read, None, |world| world.is_dir(path)).await
+    }
+
+    pub(super) async fn read_file(&self, path: &Path) -> io::Result<Bytes> {
+        self.op(Work::Read, None, |world| world.read_file(path)).await
     }
 
     fn named<T>(&self, path: &Path, what: impl FnOnce(&mut FileData) -> T) -> T {
@@ -188,104 +348,5 @@ impl SimDisk {
     /// A test that panics inside is a failed test already; its cleanup may go on.
     fn world(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An open file of a simulated disk.
-#[derive(Clone)]
-pub(super) struct SimFile(Arc<Handle>);
-
-struct Handle {
-    disk: SimDisk,
-    ino: Ino,
-    epoch: u64,
-    writable: bool,
-}
-
-impl SimFile {
-    pub(super) async fn open(disk: SimDisk, path: PathBuf, how: Open) -> io::Result<SimFile> {
-        // Made a handle before anything is awaited, so that a caller that is dropped closes it.
-        let handle = {
-            let opened = disk.world().open(&path, how);
-            opened.map(|(ino, epoch)| Handle { disk: disk.clone(), ino, epoch, writable: how != Open::Read })
-        };
-        tokio::task::yield_now().await;
-        Ok(SimFile(Arc::new(handle?)))
-    }
-
-    pub(super) async fn write_at(&self, offset: u64, bufs: Vec<Bytes>) -> io::Result<()> {
-        self.changing(|world, ino| world.write(ino, offset, &bufs)).await
-    }
-
-    pub(super) async fn write_at_sync(&self, offset: u64, bufs: Vec<Bytes>) -> io::Result<()> {
-        let write_and_sync = |world: &mut World, ino| {
-            world.write(ino, offset, &bufs)?;
-            world.fsync(ino)
-        };
-        self.changing(write_and_sync).await
-    }
-
-    pub(super) async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        self.op(|world, ino| world.read(ino, offset, len)).await
-    }
-
-    pub(super) async fn fsync(&self) -> io::Result<()> {
-        self.op(World::fsync).await
-    }
-
-    pub(super) async fn allocate(&self, len: u64) -> io::Result<()> {
-        self.changing(|world, ino| world.allocate(ino, len)).await
-    }
-
-    pub(super) async fn set_len(&self, len: u64) -> io::Result<()> {
-        self.changing(|world, ino| world.set_len(ino, len)).await
-    }
-
-    pub(super) async fn len(&self) -> io::Result<u64> {
-        self.op(World::len).await
-    }
-
-    async fn changing<T>(&self, what: impl FnOnce(&mut World, Ino) -> io::Result<T>) -> io::Result<T> {
-        if !self.0.writable {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        }
-        self.op(what).await
-    }
-
-    async fn op<T>(&self, what: impl FnOnce(&mut World, Ino) -> io::Result<T>) -> io::Result<T> {
-        let Handle { disk, ino, epoch, .. } = &*self.0;
-        disk.op(|world| {
-            world.check_handle(*epoch)?;
-            what(world, *ino)
-        })
-        .await
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.disk.world().close(self.ino, self.epoch);
-    }
-}
-
-/// A lock on a simulated disk; falls when dropped.
-pub(super) struct SimLock {
-    disk: SimDisk,
-    ino: Ino,
-    epoch: u64,
-}
-
-impl SimLock {
-    pub(super) async fn take(disk: SimDisk, path: PathBuf) -> io::Result<SimLock> {
-        let taken = disk.world().lock(&path);
-        let lock = taken.map(|(ino, epoch)| SimLock { disk: disk.clone(), ino, epoch });
-        tokio::task::yield_now().await;
-        lock
-    }
-}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        self.disk.world().unlock(self.ino, self.epoch);
     }
 }

@@ -1,7 +1,8 @@
 //! One simulated file: what readers see, what the platter has, and what lies between.
 //!
 //! Invariant: the platter's content changes only in [`FileData::sync`], in [`FileData::settle`] and under
-//! damage that a test does; and applying `unsynced` to `durable` gives `live`, unless an fsync failed.
+//! damage that a test does; and applying `unsynced` to `durable` gives `live`, unless it diverged: an fsync failed, or
+//! a test did damage.
 //!
 //! It knows nothing of names, power or faults.
 
@@ -73,6 +74,18 @@ impl Content {
         self.len = self.len.max(len);
     }
 
+    /// Takes over what a write of those bytes left in `newer`, without copying it.
+    fn share(&mut self, offset: u64, len: u64, newer: &Content) {
+        let end = offset + len;
+        for number in offset / SECTOR..end.div_ceil(SECTOR) {
+            // One that is missing was cut off since; that change is still to come here.
+            if let Some(sector) = newer.sectors.get(&number) {
+                self.sectors.insert(number, sector.clone());
+            }
+        }
+        self.grow(end);
+    }
+
     fn flip(&mut self, byte: u64, bit: u8) {
         if byte < self.len {
             let was = self.read(byte, 1)[0];
@@ -114,36 +127,68 @@ impl Change {
         }
     }
 
-    /// Applies what a power cut in the middle of the change leaves of it.
-    fn apply_torn(&self, content: &mut Content, rng: &mut ChaCha12Rng) {
+    /// Applies what a power cut in the middle of the change leaves of it: so many of a write's bytes.
+    fn apply_torn(&self, content: &mut Content, rng: &mut ChaCha12Rng) -> usize {
         let Change::Write { offset, bytes } = self else {
             // A length is one number in one sector: it changes or not.
             if below(rng, 2) == 0 {
                 self.apply(content);
             }
-            return;
+            return 0;
         };
         // The new length may get to the disk without the bytes, which are then zero.
         if !bytes.is_empty() && below(rng, 2) == 0 {
             content.grow(offset + bytes.len() as u64);
         }
+        let mut kept = 0;
         for (at, piece) in by_sector(*offset, bytes) {
             let cut = below(rng, piece.len() as u64 + 1) as usize;
-            match below(rng, 4) {
-                0 => {}
-                1 => content.write(at, &piece[..cut]),
-                2 => content.write(at + cut as u64, &piece[cut..]),
-                _ => content.write(at, piece),
-            }
+            let left = match below(rng, 4) {
+                0 => 0..0,
+                1 => 0..cut,
+                2 => cut..piece.len(),
+                _ => 0..piece.len(),
+            };
+            kept += left.len();
+            content.write(at + left.start as u64, &piece[left]);
         }
+        kept
     }
 }
+
+/// Writes that a power cut left nothing of, or not all.
+#[derive(Default)]
+pub(super) struct Losses {
+    pub(super) lost: u64,
+    pub(super) torn: u64,
+}
+
+impl Losses {
+    fn count(&mut self, change: &Change, kept: usize) {
+        if let Change::Write { bytes, .. } = change {
+            self.lost += u64::from(kept == 0);
+            self.torn += u64::from(0 < kept && kept < bytes.len());
+        }
+    }
+
+    fn count_all(&mut self, lost: &[Change]) {
+        lost.iter().for_each(|change| self.count(change, 0));
+    }
+}
+
+/// How many changes a file has had: what an fsync that begins now is to make durable.
+#[derive(Copy, Clone)]
+pub(super) struct Mark(u64);
 
 #[derive(Default)]
 pub(super) struct FileData {
     live: Content,
     durable: Content,
     unsynced: Vec<Change>,
+    /// How many changes there were before those.
+    settled: u64,
+    /// Whether `live` may be more than `durable` and `unsynced`.
+    diverged: bool,
     /// (byte, bit) to be read wrongly, once each.
     misreads: Vec<(u64, u8)>,
 }
@@ -182,61 +227,107 @@ impl FileData {
         bytes
     }
 
-    pub(super) fn sync(&mut self) {
-        for change in self.unsynced.drain(..) {
-            change.apply(&mut self.durable);
+    /// How many bits are still to be read wrongly.
+    pub(super) fn misreads(&self) -> usize {
+        self.misreads.len()
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.settled + self.unsynced.len() as u64)
+    }
+
+    /// Makes the changes before `mark` durable.
+    pub(super) fn sync(&mut self, mark: Mark) {
+        let before = self.unsynced_before(mark);
+        // The usual case, in which the new bytes need not be stored twice.
+        let all = before == self.unsynced.len() && !self.diverged;
+        for change in &self.unsynced[..before] {
+            match change {
+                Change::Write { offset, bytes } if all => {
+                    self.durable.share(*offset, bytes.len() as u64, &self.live);
+                }
+                change => change.apply(&mut self.durable),
+            }
         }
+        self.forget(before);
     }
 
     /// What Linux does when writing back fails: readers go on seeing the data, and no later fsync tries
     /// to write it again, nor fails.
-    pub(super) fn fail_sync(&mut self) {
-        self.unsynced.clear();
+    pub(super) fn fail_sync(&mut self, mark: Mark) {
+        let before = self.unsynced_before(mark);
+        self.diverged |= before > 0;
+        self.forget(before);
     }
 
     /// The power is back: what is on the platter is all there is.
-    pub(super) fn settle(&mut self, how: Survive, rng: &mut ChaCha12Rng) {
+    pub(super) fn settle(&mut self, how: Survive, rng: &mut ChaCha12Rng) -> Losses {
+        let was_clean = self.unsynced.is_empty() && !self.diverged;
+        let mut losses = Losses::default();
         match how {
-            Survive::Nothing => self.unsynced.clear(),
-            Survive::Everything => self.sync(),
-            Survive::Random => self.settle_randomly(rng),
+            Survive::Nothing => losses.count_all(&self.unsynced),
+            Survive::Everything => self.sync(self.mark()),
+            Survive::Random => losses = self.settle_randomly(rng),
         }
-        self.live = self.durable.clone();
+        self.forget(self.unsynced.len());
+        if !was_clean {
+            self.live = self.durable.clone();
+        }
+        self.diverged = false;
         self.misreads.clear();
+        losses
     }
 
     /// Independent coins alone would hardly ever lose or keep all of a long list, and never stop in the
     /// order of writing; and those are what disks mostly do. So each file draws its kind of fate first.
-    fn settle_randomly(&mut self, rng: &mut ChaCha12Rng) {
-        let unsynced = std::mem::take(&mut self.unsynced);
+    fn settle_randomly(&mut self, rng: &mut ChaCha12Rng) -> Losses {
+        let FileData { unsynced, durable, .. } = self;
+        let mut losses = Losses::default();
         if unsynced.is_empty() {
-            return;
+            return losses;
         }
-        let durable = &mut self.durable;
         match below(rng, 8) {
-            0 => {}
+            0 => losses.count_all(unsynced),
             1 => unsynced.iter().for_each(|c| c.apply(durable)),
             2..=4 => {
                 let torn = below(rng, unsynced.len() as u64) as usize;
                 unsynced[..torn].iter().for_each(|c| c.apply(durable));
-                unsynced[torn].apply_torn(durable, rng);
+                let kept = unsynced[torn].apply_torn(durable, rng);
+                losses.count(&unsynced[torn], kept);
+                losses.count_all(&unsynced[torn + 1..]);
             }
             _ => {
-                for change in &unsynced {
+                for change in unsynced.iter() {
                     match below(rng, 4) {
-                        0 => {}
+                        0 => losses.count(change, 0),
                         1 => change.apply(durable),
-                        _ => change.apply_torn(durable, rng),
+                        _ => {
+                            let kept = change.apply_torn(durable, rng);
+                            losses.count(change, kept);
+                        }
                     }
                 }
             }
         }
+        losses
     }
 
-    /// Damage on the platter, seen at once by readers too.
-    pub(super) fn flip(&mut self, byte: u64, bit: u8) {
+    /// Whether byte `byte` is on the platter and nothing is to change it.
+    pub(super) fn is_synced(&self, byte: u64) -> bool {
+        let changes = |change: &Change| match change {
+            Change::Write { offset, bytes } => (*offset..offset + bytes.len() as u64).contains(&byte),
+            Change::SetLen(len) => *len <= byte,
+            Change::Grow(_) => false,
+        };
+        byte < self.durable.len() && !self.unsynced.iter().any(changes)
+    }
+
+    /// Damage on the platter, seen at once by readers too. Whether there is such a byte.
+    pub(super) fn flip(&mut self, byte: u64, bit: u8) -> bool {
+        self.diverged |= !self.is_synced(byte);
         self.live.flip(byte, bit);
         self.durable.flip(byte, bit);
+        byte < self.live.len().max(self.durable.len())
     }
 
     pub(super) fn flip_on_next_read(&mut self, byte: u64, bit: u8) {
@@ -245,8 +336,19 @@ impl FileData {
 
     /// Damage on the platter: the end of the file is lost, and with it what was not synced.
     pub(super) fn cut(&mut self, len: u64) {
-        self.unsynced.clear();
+        self.diverged |= !self.unsynced.is_empty();
+        self.forget(self.unsynced.len());
         self.live.set_len(len.min(self.live.len()));
         self.durable.set_len(len.min(self.durable.len()));
+    }
+
+    fn unsynced_before(&self, mark: Mark) -> usize {
+        // Another fsync may have come first.
+        (mark.0.saturating_sub(self.settled) as usize).min(self.unsynced.len())
+    }
+
+    fn forget(&mut self, first: usize) {
+        self.unsynced.drain(..first);
+        self.settled += first as u64;
     }
 }

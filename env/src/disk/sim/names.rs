@@ -5,6 +5,7 @@
 //!
 //! It knows no file's contents, only numbers ([`Ino`]) of files and directories.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::random::below_with as below;
 
 /// The number of a file or directory; never used again.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Ino(u64);
+pub(super) struct Ino(pub(super) u64);
 
 pub(super) const ROOT: Ino = Ino(0);
 
@@ -51,16 +52,22 @@ impl Change {
     }
 }
 
+/// How many changes there have been: what an fsync_dir that begins now is to make durable.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mark(u64);
+
 pub(super) struct Names {
     dirs: BTreeMap<Ino, Dir>,
-    unsynced: Vec<Change>,
+    /// In order, each with how many came before it.
+    unsynced: Vec<(Mark, Change)>,
+    mark: Mark,
     last: Ino,
 }
 
 impl Names {
     /// An empty root.
     pub(super) fn new() -> Names {
-        Names { dirs: BTreeMap::from([(ROOT, Dir::default())]), unsynced: Vec::new(), last: ROOT }
+        Names { dirs: BTreeMap::from([(ROOT, Dir::default())]), unsynced: Vec::new(), mark: Mark(0), last: ROOT }
     }
 
     pub(super) fn is_dir(&self, ino: Ino) -> bool {
@@ -85,7 +92,7 @@ impl Names {
         let name = parts.pop().ok_or_else(|| error(io::ErrorKind::InvalidInput, path))?;
         let dir = self.walk(&parts, |dir| &dir.live)?;
         self.dir(dir)?;
-        Ok((dir, name))
+        Ok((dir, name.into_owned()))
     }
 
     pub(super) fn at(&self, (dir, name): &Place) -> Option<Ino> {
@@ -101,7 +108,7 @@ impl Names {
         self.last = Ino(self.last.0 + 1);
         let ino = self.last;
         self.live(place.0).insert(place.1.clone(), ino);
-        self.unsynced.push(Change::Link(place, ino));
+        self.change(Change::Link(place, ino));
         ino
     }
 
@@ -114,7 +121,7 @@ impl Names {
     /// Removes a name, of a file or of an empty directory.
     pub(super) fn unlink(&mut self, place: Place) {
         let ino = self.live(place.0).remove(&place.1).expect("it has a name");
-        self.unsynced.push(Change::Unlink(place, ino));
+        self.change(Change::Unlink(place, ino));
     }
 
     /// # Errors
@@ -140,18 +147,21 @@ impl Names {
         }
         self.live(from_place.0).remove(&from_place.1);
         self.live(to_place.0).insert(to_place.1.clone(), ino);
-        self.unsynced.push(Change::Rename(from_place, to_place, ino));
+        self.change(Change::Rename(from_place, to_place, ino));
         Ok(())
     }
 
-    /// Makes the changes in a directory durable. A rename between two directories takes the other one's
-    /// changes along, as a journal would: else it could come to stand before what it builds on.
-    pub(super) fn sync_dir(&mut self, dir: Ino) -> io::Result<()> {
-        self.dir(dir)?;
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Makes the changes in a directory before `mark` durable. A rename between two directories takes the
+    /// other one's changes along, as a journal would: else it could come to stand before what it builds on.
+    pub(super) fn sync_dir(&mut self, dir: Ino, mark: Mark) {
         let mut together = BTreeSet::from([dir]);
         loop {
             let before = together.len();
-            for change in &self.unsynced {
+            for (_, change) in self.unsynced.iter().take_while(|(at, _)| *at < mark) {
                 let dirs = change.dirs();
                 if dirs.iter().any(|d| together.contains(d)) {
                     together.extend(dirs);
@@ -161,29 +171,29 @@ impl Names {
                 break;
             }
         }
-        let (now, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.unsynced).into_iter().partition(|change| together.contains(&change.dirs()[0]));
+        let is_synced = |(at, change): &(Mark, Change)| *at < mark && together.contains(&change.dirs()[0]);
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unsynced).into_iter().partition(is_synced);
         self.unsynced = later;
-        for change in now {
+        for (_, change) in now {
             self.persist(change);
         }
-        Ok(())
     }
 
     /// Makes everything durable. For tests that lay out a disk.
     pub(super) fn sync_all(&mut self) {
-        for change in std::mem::take(&mut self.unsynced) {
+        for (_, change) in std::mem::take(&mut self.unsynced) {
             self.persist(change);
         }
     }
 
-    /// The power is back: the names on the platter are all there are.
-    pub(super) fn settle(&mut self, how: Survive, rng: &mut ChaCha12Rng) {
+    /// The power is back: the names on the platter are all there are. How many changes are undone.
+    pub(super) fn settle(&mut self, how: Survive, rng: &mut ChaCha12Rng) -> u64 {
         let unsynced = std::mem::take(&mut self.unsynced);
         // Journals keep the order, POSIX promises none: so either all up to one, or each for itself.
         let in_order = below(rng, 2) == 0;
         let first = below(rng, unsynced.len() as u64 + 1) as usize;
-        for (i, change) in unsynced.into_iter().enumerate() {
+        let mut undone = 0;
+        for (i, (_, change)) in unsynced.into_iter().enumerate() {
             let survives = match how {
                 Survive::Nothing => false,
                 Survive::Everything => true,
@@ -192,11 +202,19 @@ impl Names {
             };
             if survives {
                 self.persist(change);
+            } else {
+                undone += 1;
             }
         }
         for dir in self.dirs.values_mut() {
             dir.live = dir.durable.clone();
         }
+        undone
+    }
+
+    fn change(&mut self, change: Change) {
+        self.unsynced.push((self.mark, change));
+        self.mark = Mark(self.mark.0 + 1);
     }
 
     fn persist(&mut self, change: Change) {
@@ -225,8 +243,8 @@ impl Names {
     pub(super) fn retain_reachable(&mut self) -> BTreeSet<Ino> {
         let mut reached = BTreeSet::from([ROOT]);
         let mut todo = vec![ROOT];
-        todo.extend(self.unsynced.iter().map(Change::ino));
-        todo.extend(self.unsynced.iter().flat_map(Change::dirs));
+        todo.extend(self.unsynced.iter().map(|(_, change)| change.ino()));
+        todo.extend(self.unsynced.iter().flat_map(|(_, change)| change.dirs()));
         reached.extend(todo.iter().copied());
         while let Some(ino) = todo.pop() {
             let Some(dir) = self.dirs.get(&ino) else {
@@ -256,11 +274,26 @@ impl Names {
         files
     }
 
-    fn walk(&self, parts: &[String], which: impl Fn(&Dir) -> &BTreeMap<String, Ino>) -> io::Result<Ino> {
+    /// Calls `each` with every file that has a name; faster than [`Names::files`].
+    pub(super) fn each_file(&self, each: &mut impl FnMut(Ino)) {
+        self.each_file_in(ROOT, each);
+    }
+
+    fn each_file_in(&self, dir: Ino, each: &mut impl FnMut(Ino)) {
+        for &inner in self.dirs[&dir].live.values() {
+            if self.is_dir(inner) {
+                self.each_file_in(inner, each);
+            } else {
+                each(inner);
+            }
+        }
+    }
+
+    fn walk(&self, parts: &[Cow<'_, str>], which: impl Fn(&Dir) -> &BTreeMap<String, Ino>) -> io::Result<Ino> {
         let mut at = ROOT;
         for part in parts {
-            let found = which(self.dir(at)?).get(part);
-            at = *found.ok_or_else(|| error(io::ErrorKind::NotFound, Path::new(part)))?;
+            let found = which(self.dir(at)?).get(&**part);
+            at = *found.ok_or_else(|| error(io::ErrorKind::NotFound, Path::new(&**part)))?;
         }
         Ok(at)
     }
@@ -284,11 +317,11 @@ pub(super) fn error(kind: io::ErrorKind, path: &Path) -> io::Error {
 
 /// The names on the way from the root. The simulated disk has no working directory: a relative path
 /// starts at the root as well.
-fn parts(path: &Path) -> Vec<String> {
+fn parts(path: &Path) -> Vec<Cow<'_, str>> {
     let mut parts = Vec::new();
     for component in path.components() {
         match component {
-            Component::Normal(name) => parts.push(name.to_string_lossy().into_owned()),
+            Component::Normal(name) => parts.push(name.to_string_lossy()),
             Component::ParentDir => {
                 parts.pop();
             }
