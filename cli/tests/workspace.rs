@@ -14,18 +14,32 @@ use serde_json::Value;
 
 /// Crate → (what it may use, what its tests may use besides).
 const ALLOWED: &[(&str, &[&str], &[&str])] = &[
-    ("braid-stream", &[], &[]),
+    ("braid-probe", &[], &[]),
+    ("braid-stream", &["braid-probe"], &[]),
     ("braid-env", &[], &[]),
     ("braid-proto", &[], &[]),
-    ("braid-log", &["braid-env"], &[]),
+    ("braid-log", &["braid-env", "braid-probe"], &[]),
     ("braid-transport", &["braid-env"], &[]),
-    ("braid-client", &["braid-proto", "braid-stream", "braid-env", "braid-transport"], &[]),
-    ("braid-node", &["braid-stream", "braid-log", "braid-env", "braid-proto", "braid-transport"], &["braid-client"]),
+    ("braid-client", &["braid-proto", "braid-stream", "braid-env", "braid-transport", "braid-probe"], &[]),
+    (
+        "braid-node",
+        &["braid-stream", "braid-log", "braid-env", "braid-proto", "braid-transport", "braid-probe"],
+        &["braid-client"],
+    ),
     ("braid-cli", &["braid-client", "braid-node", "braid-env", "braid-proto", "braid-stream"], &["braid-jepsen"]),
     ("braid-jepsen", &["braid-client", "braid-proto", "braid-stream", "braid-env"], &[]),
     (
         "braid-sim",
-        &["braid-client", "braid-node", "braid-log", "braid-stream", "braid-env", "braid-proto", "braid-transport"],
+        &[
+            "braid-client",
+            "braid-node",
+            "braid-log",
+            "braid-stream",
+            "braid-env",
+            "braid-proto",
+            "braid-transport",
+            "braid-probe",
+        ],
         &[],
     ),
     ("braid-benches", &["braid-client", "braid-node", "braid-log", "braid-stream", "braid-env", "braid-proto"], &[]),

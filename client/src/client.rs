@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use braid_env::time::Instant;
 use braid_env::{random, time};
+use braid_probe::{Mark, reachable};
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_transport::Channel;
@@ -420,6 +421,7 @@ impl Client {
                     Repeat::Harmless => CallError::Unavailable { message: format!("{address}: {failure}") },
                 });
             }
+            reachable!(Mark::CallRetried);
             self.learn_from(CATALOG, &address, &failure);
             if failure.leader.is_none() {
                 // It can't serve this now; another may, and asking it costs nothing.

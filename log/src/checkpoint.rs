@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use braid_env::disk::{self, File, Open};
+use braid_probe::{Bug, Mark, planted, reachable};
 use bytes::Bytes;
 
 use crate::core::Core;
@@ -121,8 +122,11 @@ pub(crate) async fn write(core: &Core, seq: SegmentSeq, last: LogId, state: Byte
     };
     place(&core.lock())?;
     // 1. checkpoint durable, 2. power cut, 3. its entries were not: the state would be ahead of the log for ever.
-    core.wait_durable(last.index + 1, seq).await?;
+    if !planted(Bug::CheckpointNotAwaited) {
+        core.wait_durable(last.index + 1, seq).await?;
+    }
     write_file(core, &seq.checkpoint_name(), last, state).await?;
+    reachable!(Mark::CheckpointWritten);
     let mut log = core.lock();
     log.checkpointed = log.checkpointed.max(Some(last));
     Ok(())
@@ -145,12 +149,14 @@ pub(crate) async fn install(log: &Log, last: LogId, state: Bytes) -> io::Result<
     write_file(core, INSTALL_NAME, last, state).await?;
     check()?;
     log.purge(last).await?;
+    reachable!(Mark::InstallBeforeRename);
     let seq = {
         let mut shared = core.lock();
         shared.checkpointed = shared.checkpointed.max(Some(last));
         shared.ledger.last_segment().seq
     };
     finish_install(&core.dir, seq).await?;
+    reachable!(Mark::CheckpointInstalled);
     Ok(seq)
 }
 
@@ -166,6 +172,7 @@ async fn write_file(core: &Core, name: &str, last: LogId, state: Bytes) -> io::R
     }
     let file = File::open(&temporary, Open::CreateNew).await?;
     file.write_at_sync(0, encode(core.identity, last, state)).await?;
+    reachable!(Mark::CheckpointBeforeRename);
     disk::rename(&temporary, core.dir.join(name)).await?;
     disk::fsync_dir(&core.dir).await
 }

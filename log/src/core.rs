@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use braid_env::random;
 use braid_env::watch;
+use braid_probe::{Bug, Mark, always, planted, reachable};
 use tokio::sync::Notify;
 
 use crate::entry::Entry;
@@ -176,6 +177,13 @@ impl Core {
     pub(crate) fn complete(&self, entries: u64, fsyncs: u64, bytes: u64) {
         let mut shared = self.lock();
         let flight = mem::take(&mut shared.in_flight);
+        let before = shared.durable_end;
+        always!(
+            flight.durable_end >= before,
+            Mark::DurableNeverBack,
+            "durable went from {before} back to {}",
+            flight.durable_end
+        );
         shared.durable_end = flight.durable_end;
         let durable_end = shared.durable_end;
         assert!(durable_end <= shared.ledger.next_index(), "durable is never ahead of enqueued");
@@ -199,6 +207,7 @@ impl Core {
 
     /// Ends the log for good. Whoever waits gets an error, in order; so does every later call.
     pub(crate) fn fail(&self, why: &str) {
+        reachable!(Mark::LogFailed);
         let mut shared = self.lock();
         if !matches!(shared.status, Status::Failed(_)) {
             shared.status = Status::Failed(why.to_string());
@@ -286,7 +295,9 @@ impl Shared {
     pub(crate) fn truncate(&mut self, kept: Option<LogId>) {
         let end = end_of(kept);
         // The frame first: should it roll the segment, the new header states what was true before it.
-        self.push_control(Control::Truncate { kept });
+        if !planted(Bug::TruncationNotLogged) {
+            self.push_control(Control::Truncate { kept });
+        }
         self.ledger.truncate(kept);
         self.ring.truncate(end);
         self.durable_end = self.durable_end.min(end);

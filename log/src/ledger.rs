@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use braid_probe::{Bug, planted};
+
 use crate::id::{LogId, SegmentSeq, Vote, end_of};
 use crate::segment::{HEADER_BLOCK, HardState, SegmentHeader};
 
@@ -227,7 +229,11 @@ impl Ledger {
     /// Takes off the front what a purge has emptied: sealed segments whose successor begins at or below `first_index()`.
     pub(crate) fn take_removable(&mut self) -> Vec<SegmentSeq> {
         let mut removable = Vec::new();
-        while self.segments.len() > 1 && self.segments[0].sealed && self.segments[1].first_index <= self.first_index() {
+        let next = usize::from(self.state.purged.is_none() || !planted(Bug::PurgeTakesOneTooMany));
+        while self.segments.len() > 1
+            && self.segments[0].sealed
+            && self.segments[next].first_index <= self.first_index()
+        {
             removable.extend(self.segments.pop_front().map(|s| s.seq));
         }
         removable

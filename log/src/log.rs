@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use braid_env::disk::{self, DirLock};
 use braid_env::task::{self, JoinHandle};
+use braid_probe::{Bug, Mark, planted, reachable};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -133,7 +134,12 @@ impl Log {
             log.ledger.set_vote(vote);
             Ok(log.wait_done())
         })?;
-        settle(saved).await
+        if planted(Bug::VoteNotAwaited) {
+            return Ok(());
+        }
+        settle(saved).await?;
+        reachable!(Mark::VoteSaved);
+        Ok(())
     }
 
     /// Remembers what is committed, without an fsync: written with the next batch, or alone when the writer is idle.
@@ -165,7 +171,9 @@ impl Log {
             log.truncate(kept);
             Ok(log.wait_done())
         })?;
-        settle(cut).await
+        settle(cut).await?;
+        reachable!(Mark::Truncated);
+        Ok(())
     }
 
     /// Raises `purged()` durably, then removes the segments and checkpoints wholly below it. An `upto` beyond the end
@@ -185,6 +193,7 @@ impl Log {
             Ok(log.wait_done())
         })?;
         settle(purged).await?;
+        reachable!(Mark::Purged);
         let (gone, first) = {
             let mut log = self.core().lock();
             (log.ledger.take_removable(), log.ledger.segments()[0].seq)
@@ -195,6 +204,7 @@ impl Log {
         for seq in gone {
             self.core().files.forget(seq);
             disk::remove_file(self.core().dir.join(seq.file_name())).await?;
+            reachable!(Mark::SegmentRemoved);
         }
         checkpoint::remove_before(&self.core().dir, first).await?;
         disk::fsync_dir(&self.core().dir).await

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use braid_env::disk::{self, DirLock, File, Open};
 use braid_env::random;
+use braid_probe::{Mark, reachable, sometimes};
 use bytes::{Bytes, BytesMut};
 
 use crate::checkpoint::{self, Checkpoints, INSTALL_NAME};
@@ -181,6 +182,7 @@ pub(crate) async fn recover(dir: &Path, id: Identity, options: &LogOptions) -> R
     opening.finish_install(&ledger, &names, &mut recovered).await.map_err(io)?;
     let mut gone = leftovers.to_vec();
     gone.extend(ledger.take_removable());
+    sometimes!(!gone.is_empty(), Mark::PurgeFinished);
     for seq in gone {
         disk::remove_file(dir.join(seq.file_name())).await.map_err(io)?;
         recovered.removed.push(seq.file_name());
@@ -295,6 +297,7 @@ impl Opening<'_> {
             let len = segment::seal(&file, before.header.salt, before.scan.end, next).await?;
             ledger.mark_sealed(seq, len);
             recovered.finished_roll = !matches!(before.scan.stop, Stop::Sealed { .. });
+            sometimes!(recovered.finished_roll, Mark::RollFinished);
         }
 
         let (header, scan) = (&last.header, &last.scan);
@@ -304,6 +307,8 @@ impl Opening<'_> {
         assert!(claimed <= scan.end, "a claim beyond the end is refused");
         if let Verdict::CutTail { survivors } = last.verdict {
             let bytes = scan.written - scan.end;
+            reachable!(Mark::TornTailCut);
+            sometimes!(survivors > 0, Mark::TornTailHadFrames);
             recovered.cut = Some(Cut { file: path, at: scan.end, bytes, survivors });
         }
         // Zeroes over the cut, or its bytes would show again behind a shorter write:
@@ -327,6 +332,7 @@ impl Opening<'_> {
         match checkpoint::decode(self.id, &disk::read_file(&path).await?) {
             Ok((last, _)) if ledger.state().purged == Some(last) && ledger.segment_starts(last.index + 1) => {
                 recovered.finished_install = true;
+                reachable!(Mark::InstallFinished);
                 checkpoint::finish_install(self.dir, ledger.last_segment().seq).await
             }
             Ok(_) => {
@@ -341,6 +347,7 @@ impl Opening<'_> {
     }
 
     fn refuse(&self, refusal: Refusal) -> OpenError {
+        reachable!(Mark::DamageRefused);
         let file = |seq: SegmentSeq| self.dir.join(seq.file_name());
         match refusal {
             Refusal::Damaged { seq, byte, why } => OpenError::Damaged { file: file(seq), byte, why },

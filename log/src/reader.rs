@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use braid_env::disk::{File, Open};
+use braid_probe::{Mark, always, reachable, sometimes};
 use bytes::Bytes;
 
 use crate::core::{Core, Shared};
@@ -78,7 +79,7 @@ struct Chunk {
 
 pub(crate) async fn read(core: &Core, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
     let mut taken = Taken { entries: Vec::new(), bytes: 0, max_bytes, next: range.start, full: false };
-    let mut cuts = None;
+    let (mut cuts, mut segment) = (None, None);
     loop {
         let chunk = {
             let log = core.lock();
@@ -88,13 +89,26 @@ pub(crate) async fn read(core: &Core, range: Range<u64>, max_bytes: usize) -> Re
             }
             if cuts.is_some_and(|c| c != log.cuts) {
                 taken.restart(range.start);
+                reachable!(Mark::ReadPlannedAgain);
             }
             cuts = Some(log.cuts);
             match taken.plan(&log, &range) {
-                Plan::Done => return Ok(taken.entries),
+                Plan::Done => {
+                    sometimes!(segment.is_none() && !taken.entries.is_empty(), Mark::ReadFromMemory);
+                    let mut pairs = taken.entries.windows(2);
+                    always!(
+                        pairs.all(|pair| pair[0].id().index + 1 == pair[1].id().index),
+                        Mark::LogIdsConsecutive,
+                        "a read of {range:?} has a gap"
+                    );
+                    return Ok(taken.entries);
+                }
                 Plan::Chunk(chunk) => chunk,
             }
         };
+        reachable!(Mark::ReadFromFile);
+        sometimes!(segment.is_some_and(|seq| seq != chunk.seq), Mark::ReadAcrossSegments);
+        segment = Some(chunk.seq);
         match chunk.load(core).await {
             Ok(bytes) => chunk.decode(core, &bytes, &mut taken)?,
             // A purge may have removed the file since; the next plan says so.

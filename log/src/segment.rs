@@ -14,6 +14,7 @@ use std::io;
 use std::path::Path;
 
 use braid_env::disk::{self, File, Open};
+use braid_probe::{Bug, Mark, planted, reachable};
 use bytes::Bytes;
 
 use crate::frame::{FLAG_SET, FrameError, FrameHeader, HEADER, Kind, disk_len, salt_at, u32_at, u64_at};
@@ -209,7 +210,10 @@ pub(crate) async fn create(dir: &Path, header: &SegmentHeader) -> io::Result<Fil
     file.allocate(header.capacity).await?;
     file.write_at_sync(0, vec![Bytes::from(header.encode())]).await?;
     disk::rename(&temporary, &path).await?;
-    disk::fsync_dir(dir).await?;
+    reachable!(Mark::SegmentRenamed);
+    if !planted(Bug::SegmentNameNotSynced) {
+        disk::fsync_dir(dir).await?;
+    }
     Ok(file)
 }
 

@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use braid_env::disk::File;
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::core::{Batch, Core, Op};
@@ -69,6 +70,7 @@ impl Drop for FailUnlessDone<'_> {
 
 impl Writer {
     async fn write(&mut self, core: &Core, batch: Batch) -> io::Result<Work> {
+        sometimes!(batch.entries > 1, Mark::GroupCommit);
         let mut work = Work::default();
         let mut out = Pieces::default();
         for op in batch.ops {
@@ -93,14 +95,20 @@ impl Writer {
                 }
             }
         }
-        self.flush(out, batch.sync, &mut work).await?;
+        let sync = batch.sync && !planted(Bug::AckBeforeFsync);
+        self.flush(out, sync, &mut work).await?;
         Ok(work)
     }
 
     async fn flush(&mut self, out: Pieces, sync: bool, work: &mut Work) -> io::Result<()> {
         let (len, bufs) = out.finish();
         if sync && len > 0 {
-            self.file.write_at_sync(self.end.offset, bufs).await?;
+            reachable!(Mark::BatchBeforeFsync);
+            match self.file.write_at_sync(self.end.offset, bufs).await {
+                Err(_) if planted(Bug::FsyncRetried) => self.file.fsync().await?,
+                written => written?,
+            }
+            reachable!(Mark::BatchDurable);
         } else if len > 0 {
             self.file.write_at(self.end.offset, bufs).await?;
         } else if sync && self.synced != self.end {
@@ -120,6 +128,7 @@ impl Writer {
         assert_eq!(self.synced, self.end, "a segment is synced whole before its successor is made");
         assert_eq!(header.prev_end, self.end.offset);
         let new = segment::create(&core.dir, header).await?;
+        reachable!(Mark::RollBeforeSeal);
         let old_len = segment::seal(&self.file, self.salt, self.end.offset, header.seq).await?;
         let old = self.end.seq;
         core.files.insert(header.seq, new.clone());
@@ -128,6 +137,7 @@ impl Writer {
         self.end = Position { seq: header.seq, offset: HEADER_BLOCK };
         self.synced = self.end;
         core.rolled(old, old_len, header.seq);
+        reachable!(Mark::SegmentRolled);
         work.fsyncs += 2;
         Ok(())
     }

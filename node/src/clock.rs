@@ -21,6 +21,8 @@ struct Reading {
     ms: u64,
     /// Rest of a millisecond that has passed and is not counted in `ms` yet.
     rest: Duration,
+    /// Time that has passed and did not allow a whole millisecond of pull yet.
+    unpulled: Duration,
     alarmed: bool,
 }
 
@@ -35,7 +37,13 @@ impl NodeClock {
     }
 
     fn starting_at(at: time::Instant, ms: u64) -> NodeClock {
-        NodeClock(Arc::new(Mutex::new(Reading { at, ms, rest: Duration::ZERO, alarmed: false })))
+        NodeClock(Arc::new(Mutex::new(Reading {
+            at,
+            ms,
+            rest: Duration::ZERO,
+            unpulled: Duration::ZERO,
+            alarmed: false,
+        })))
     }
 
     /// Milliseconds since the Unix epoch.
@@ -50,7 +58,10 @@ impl NodeClock {
         r.at = r.at.max(now);
         r.rest = passed - Duration::from_millis(passed_ms);
         let free_running = r.ms + passed_ms;
-        let pull_max = passed_ms / PULL;
+        // However often the clock is read: what a call does not use up, the next one may.
+        r.unpulled += Duration::from_millis(passed_ms);
+        let pull_max = r.unpulled.as_millis() as u64 / PULL;
+        r.unpulled -= Duration::from_millis(pull_max * PULL);
         let pulled = if wall_ms > free_running {
             free_running + (wall_ms - free_running).min(pull_max)
         } else {
@@ -97,6 +108,18 @@ mod tests {
         assert!(ahead > minute && ahead <= minute + minute / PULL, "{ahead}");
         let (behind, minute) = minute_with(|true_ms| true_ms - DAY_MS);
         assert!(behind < minute && behind >= minute - minute / PULL, "{behind}");
+    }
+
+    /// Found by reading: a node that is asked for the time every few milliseconds was never corrected.
+    #[test]
+    fn is_pulled_as_far_when_it_is_read_often() {
+        let start = time::Instant::now();
+        let clock = NodeClock::starting_at(start, 10 * DAY_MS);
+        let read = |ms: u64| clock.advance(start + Duration::from_millis(ms), 10 * DAY_MS + ms + 500);
+        for ms in 1..60_000 {
+            read(ms);
+        }
+        assert_eq!(read(60_000) - 10 * DAY_MS, 60_500);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use braid_env::{disk, net, task, time, watch};
 use braid_log::LogOptions;
+use braid_probe::{Bug, planted};
 use braid_proto::peer::peer_server::PeerServer;
 use braid_stream::catalog::Settings;
 use braid_stream::ids::NodeId;
@@ -24,6 +25,7 @@ use crate::config::{IndexKind, NodeConfig};
 use crate::control::{Controller, LocalNode, Membership, NewCluster, Seed};
 use crate::index::RecordIndex;
 use crate::index::ordered::OrderedIndex;
+#[cfg(feature = "rocksdb")]
 use crate::index::rocks::RocksIndex;
 use crate::maintenance;
 use crate::metrics::NodeMetrics;
@@ -129,11 +131,16 @@ impl Node {
         })?;
         let index: Arc<dyn RecordIndex> = match (index, config.index) {
             (Some(index), _) => index,
+            #[cfg(feature = "rocksdb")]
             (None, IndexKind::RocksDb) => {
                 let opened = RocksIndex::open(&dir.join("index")).await;
                 let (index, opened) = opened.map_err(|e| in_dir(e.to_string()))?;
                 tracing::info!("record index: {opened:?}");
                 Arc::new(index)
+            }
+            #[cfg(not(feature = "rocksdb"))]
+            (None, IndexKind::RocksDb) => {
+                return Err(in_dir("this build has no RocksDB; set index = \"memory\"".into()));
             }
             (None, IndexKind::Memory) => Arc::new(OrderedIndex::default()),
         };
@@ -302,6 +309,7 @@ impl Background {
     }
 
     async fn work(self) -> Result<(), String> {
+        let comes_back = self.membership.joined().is_some();
         let (directory, groups) = self.membership.join().await?;
         let me = directory.me().node;
         let links = Links::new(directory.clone());
@@ -330,14 +338,20 @@ impl Background {
                 replicas: if c.cluster.len() >= 3 { 3 } else { 1 },
                 retention_ms_min: c.retention_floor_ms,
                 retention_ms_max: c.retention_ceiling_hours * 3_600_000,
-                ..Settings::default()
             },
         };
+        if comes_back && !planted(Bug::LeaseForgotten) {
+            // What this node promised before it was restarted is not stored: a leader that it answered then
+            // may read by its lease, which is this long. Until that is over it neither votes nor stands.
+            time::sleep(options.election_timeout.1).await;
+        }
         let controller = Controller::new(self.membership.clone(), directory, groups.clone(), options, new_cluster);
         let catalog = controller.open_catalog().await?;
         let told = self.membership.clone();
         task::spawn(async move { told.tell_founders().await });
-        let keep = maintenance::run(catalog.clone(), groups.clone(), self.index.clone(), self.clock.clone(), me);
+        let trim_every = Duration::from_millis(c.trim_every_ms);
+        let (index, clock) = (self.index.clone(), self.clock.clone());
+        let keep = maintenance::run(catalog.clone(), groups.clone(), index, clock, me, trim_every);
         let watch = self.watch_ready(catalog.clone(), groups.clone(), NodeId(me));
         futures_util::future::join3(controller.run(catalog), keep, watch).await;
         Ok(())

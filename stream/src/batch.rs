@@ -20,6 +20,7 @@
 
 use std::fmt;
 
+use braid_probe::{Bug, planted};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::hash::HashKey;
@@ -105,7 +106,10 @@ impl BatchBuilder {
         assert!(!self.records.is_empty(), "an append carries records");
         let records = &self.records;
         let mut order: Vec<u32> = (0..records.len() as u32).collect();
-        order.sort_unstable_by_key(|&i| (records[i as usize].0, i));
+        match planted(Bug::UnstableOrder) {
+            true => order.sort_unstable_by_key(|&i| records[i as usize].0),
+            false => order.sort_unstable_by_key(|&i| (records[i as usize].0, i)),
+        }
         let runs = || order.chunk_by(|&a, &b| records[a as usize].0 == records[b as usize].0);
 
         let slices = runs().count();

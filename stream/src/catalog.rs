@@ -17,6 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use braid_probe::{Bug, Mark, planted, reachable};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -220,6 +221,7 @@ impl Catalog {
             }
         };
         self.revision += 1;
+        note(&reply);
         Ok(reply)
     }
 
@@ -410,6 +412,9 @@ impl Catalog {
         let name = stream.name.clone();
         self.streams.remove(&id);
         self.names.remove(&name);
+        if planted(Bug::StreamIdReused) && id.0 + 1 == self.next_stream {
+            self.next_stream -= 1;
+        }
         Ok(dropped)
     }
 
@@ -424,5 +429,20 @@ impl Catalog {
             StreamStatus::Deleting => Err(StreamError::Status { stream: id, status: stream.status }),
             _ => Ok(stream),
         }
+    }
+}
+
+/// Passes the mark of an accepted command.
+fn note(reply: &CatalogReply) {
+    match reply {
+        CatalogReply::Initialised => reachable!(Mark::ClusterInitialised),
+        CatalogReply::NodePut => reachable!(Mark::NodeRegistered),
+        CatalogReply::GroupCreated { .. } => reachable!(Mark::GroupCreated),
+        CatalogReply::StreamCreating { .. } => reachable!(Mark::StreamCreating),
+        CatalogReply::StreamActive { .. } => reachable!(Mark::StreamActive),
+        CatalogReply::StreamDeleting { .. } => reachable!(Mark::StreamDeleting),
+        CatalogReply::StreamDropped { .. } => reachable!(Mark::StreamDropped),
+        CatalogReply::NodeReplaced { .. } => reachable!(Mark::NodeReplaced),
+        CatalogReply::RetentionSet { .. } | CatalogReply::LimitsSet { .. } => {}
     }
 }

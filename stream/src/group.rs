@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use braid_probe::{Bug, Mark, always, planted, reachable, sometimes};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -156,11 +157,23 @@ impl Group {
     pub fn apply(&mut self, log_index: u64, command: &GroupCommand) -> Applied {
         self.pass(log_index);
         match command {
-            GroupCommand::Append(batch) => Applied::Appended(self.append(batch)),
-            GroupCommand::OpenShards(it) => Applied::Opened(self.open_shards(it)),
-            GroupCommand::DropStream(it) => Applied::Dropped(self.drop_stream(it.stream, it.at_ms)),
+            GroupCommand::Append(batch) => {
+                reachable!(Mark::AppliedAppend);
+                Applied::Appended(self.append(batch))
+            }
+            GroupCommand::OpenShards(it) => {
+                reachable!(Mark::AppliedOpenShards);
+                Applied::Opened(self.open_shards(it))
+            }
+            GroupCommand::DropStream(it) => {
+                reachable!(Mark::AppliedDropStream);
+                Applied::Dropped(self.drop_stream(it.stream, it.at_ms))
+            }
             GroupCommand::SealShard(it) => Applied::Sealed(self.seal(it)),
-            GroupCommand::Trim(it) => Applied::Trimmed(self.trim(log_index, it)),
+            GroupCommand::Trim(it) => {
+                reachable!(Mark::AppliedTrim);
+                Applied::Trimmed(self.trim(log_index, it))
+            }
             GroupCommand::SetRetention(it) => {
                 Applied::RetentionSet { shards: self.set(it.stream, |shard| shard.retention_ms = it.retention_ms) }
             }
@@ -186,13 +199,19 @@ impl Group {
     }
 
     fn advance_time(&mut self, stamped_ms: u64) -> u64 {
+        let before = self.last_time_ms;
+        if planted(Bug::TimeGoesBack) {
+            self.last_time_ms = stamped_ms;
+        }
         self.last_time_ms = self.last_time_ms.max(stamped_ms.min(TIME_MS_MAX));
+        let now = self.last_time_ms;
+        always!(now >= before, Mark::GroupTimeNeverBack, "group {}: {now} after {before}", self.id);
         self.last_time_ms
     }
 
     fn append(&mut self, batch: &BatchView) -> Appended {
         let time_ms = self.advance_time(batch.time_ms());
-        let slices = batch
+        let mut slices: Vec<_> = batch
             .slices()
             .map(|slice| SliceResult {
                 shard: slice.shard,
@@ -200,6 +219,13 @@ impl Group {
                 outcome: self.append_slice(&slice, time_ms),
             })
             .collect();
+        if planted(Bug::SliceAppliedTwice) && slices.len() > 2 {
+            let slice = batch.slices().next().expect("there are some");
+            let outcome = self.append_slice(&slice, time_ms);
+            slices.push(SliceResult { shard: slice.shard, pos: slice.pos, outcome });
+        }
+        sometimes!(slices.len() > 1, Mark::BatchOfManyShards);
+        sometimes!(slices.iter().any(|slice| slice.outcome.is_err()), Mark::SliceRefused);
         Appended { time_ms, slices }
     }
 
@@ -209,7 +235,10 @@ impl Group {
         };
         shard.takes_appends()?;
         let first = shard.next;
-        shard.next = first.advance(u64::from(slice.count));
+        let gap = planted(Bug::GapAfterLargeSlice) && slice.count > 20;
+        if !(planted(Bug::LateSliceLost) && slice.pos > 16 << 10) {
+            shard.next = first.advance(u64::from(slice.count) + u64::from(gap));
+        }
         shard.last_time_ms = time_ms;
         shard.bytes += u64::from(slice.record_bytes);
         Ok(Placed { first, count: slice.count, time_ms })
@@ -266,7 +295,10 @@ impl Group {
     fn drop_stream(&mut self, stream: StreamId, at_ms: u64) -> Vec<ShardId> {
         let at_ms = self.advance_time(at_ms);
         self.dropped.entry(stream).or_insert(at_ms);
-        let gone: Vec<ShardId> = self.shards_of(stream).map(|shard| shard.id).collect();
+        let mut gone: Vec<ShardId> = self.shards_of(stream).map(|shard| shard.id).collect();
+        if planted(Bug::DropLeavesShard) && gone.len() > 1 {
+            gone.pop();
+        }
         for id in &gone {
             self.shards.remove(id);
         }
@@ -322,6 +354,9 @@ impl Group {
                 && shard.trimmed < trim.below
             {
                 shard.trimmed = trim.below;
+                if planted(Bug::TrimOneTooMany) && trim.below < shard.next {
+                    shard.trimmed = trim.below.advance(1);
+                }
                 moved.push(*trim);
             }
         }

@@ -12,6 +12,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use braid_probe::{Bug, Mark, planted, reachable};
+
 use crate::limits::Limits;
 
 const PARTS: i128 = 1_000_000_000;
@@ -68,7 +70,8 @@ impl TokenBucket {
     }
 
     fn capacity(&self) -> i128 {
-        i128::from(self.rate) * PARTS
+        let seconds = if planted(Bug::BurstDoubled) { 2 } else { 1 };
+        i128::from(self.rate) * PARTS * seconds
     }
 
     fn refill(&mut self, now: Duration) {
@@ -144,6 +147,12 @@ impl ShardThrottle {
         ShardThrottle::new(limits, |rate| TokenBucket::full(rate, now))
     }
 
+    /// For a shard that never had a record, under a new leader: nothing was written, but it may have been read.
+    pub fn unwritten(limits: &Limits, now: Duration, since: Duration) -> ShardThrottle {
+        let (full, empty) = (ShardThrottle::full(limits, now), ShardThrottle::empty(limits, since));
+        ShardThrottle { bytes_in: full.bytes_in, records_in: full.records_in, ..empty }
+    }
+
     /// For a new leader: what the old one admitted in the last second is unknown, so assume all.
     pub fn empty(limits: &Limits, now: Duration) -> ShardThrottle {
         ShardThrottle::new(limits, |rate| TokenBucket::empty(rate, now))
@@ -169,10 +178,15 @@ impl ShardThrottle {
     /// a second's worth is admitted by a full bucket and leaves it in debt: the shard then takes
     /// nothing until the debt is earned back.
     pub fn write(&mut self, now: Duration, bytes: u64) -> Result<(), Throttled> {
+        let bytes = if planted(Bug::BytesRoundedDown) { bytes & !0x3ff } else { bytes };
         let by_bytes = (self.bytes_in.wait(now, bytes), Limit::BytesIn);
         let by_records = (self.records_in.wait(now, 1), Limit::RecordsIn);
         let (wait, limit) = by_bytes.max(by_records);
         if wait > Duration::ZERO {
+            if planted(Bug::RefundOnRefusal) {
+                self.records_in.level += PARTS;
+                self.bytes_in.level += i128::from(bytes) * PARTS;
+            }
             return Err(self.refusal(limit, wait));
         }
         self.bytes_in.take(now, bytes);
@@ -196,6 +210,9 @@ impl ShardThrottle {
     /// Charges what an admitted call has read. More than a second's worth at once forfeits what was
     /// saved up, so that the full 10 MiB at 2 MiB/s hold off the next call for 5 s, as in Kinesis.
     pub fn read_done(&mut self, now: Duration, bytes: u64) {
+        if planted(Bug::ReadsNotCharged) {
+            return;
+        }
         self.bytes_out.take(now, bytes);
         let cost = i128::from(bytes) * PARTS;
         if cost > self.bytes_out.capacity() {
@@ -210,6 +227,11 @@ impl ShardThrottle {
             Limit::BytesOut => &self.bytes_out,
             Limit::CallsOut => &self.calls_out,
         };
+        match limit {
+            Limit::BytesIn => reachable!(Mark::ThrottledBytes),
+            Limit::RecordsIn => reachable!(Mark::ThrottledRecords),
+            Limit::BytesOut | Limit::CallsOut => reachable!(Mark::ThrottledReads),
+        }
         let retry_after_ms = wait.as_nanos().div_ceil(1_000_000);
         Throttled {
             limit,

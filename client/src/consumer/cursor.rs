@@ -4,6 +4,7 @@
 //! most once, and a gap is counted: positions are dense, so a record that was trimmed before it
 //! could be read can't go unnoticed.
 
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_proto::v1;
 use braid_proto::v1::ShardIteratorType as Type;
 use braid_stream::sequence::SequenceNumberError as Unreadable;
@@ -41,9 +42,11 @@ impl Cursor {
             let number = SequenceNumber::parse(&record.sequence_number)?;
             let expected = self.next.unwrap_or(number.offset);
             if number.offset < expected {
+                reachable!(Mark::ConsumerDropsRepeat);
                 continue;
             }
             accepted.missed += number.offset.0 - expected.0;
+            sometimes!(number.offset > expected, Mark::ConsumerMissed);
             self.next = Some(behind(number));
             self.position = Position::AfterSequence(number);
             accepted.records.push(Record {
@@ -60,7 +63,7 @@ impl Cursor {
     pub fn continue_after(&mut self, number: &str) -> Result<(), Unreadable> {
         if number.is_empty() {
             // The shard never had a record: whatever comes is later than "latest" was.
-            if self.position == Position::Latest {
+            if self.position == Position::Latest && !planted(Bug::LatestNotAnchored) {
                 self.position = Position::TrimHorizon;
             }
             return Ok(());

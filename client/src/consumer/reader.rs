@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use braid_env::time::Instant;
 use braid_env::{random, time};
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::v1;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::debug;
@@ -111,13 +112,14 @@ impl Reader {
             };
             match pause {
                 Pause::End(end) => return end,
-                Pause::Renew => {}
+                Pause::Renew => reachable!(Mark::ConsumerRenews),
                 Pause::PollInstead => self.poll_until = Some(Instant::now() + POLL_INSTEAD),
                 Pause::Retry(failure) => {
                     if let Some(error) = self.hopeless(&failure) {
                         return End::Failed(error);
                     }
                     debug!(shard = %self.shard, %failure, "reading is interrupted");
+                    reachable!(Mark::ConsumerInterrupted);
                     self.back_off(failure.retry_after).await;
                 }
             }
@@ -182,8 +184,11 @@ impl Reader {
         }
     }
 
-    async fn take_event(&mut self, event: v1::SubscribeToShardEvent) -> Result<(), Pause> {
-        self.attempts = 0;
+    async fn take_event(&mut self, mut event: v1::SubscribeToShardEvent) -> Result<(), Pause> {
+        let resumed = std::mem::take(&mut self.attempts) > 0;
+        if planted(Bug::ResumeSwallowsEvent) && resumed {
+            event.records.clear();
+        }
         let ended = event.end_of_shard || !event.child_shards.is_empty();
         let behind = event.millis_behind_latest;
         let handed = self.hand_over(event.records, behind, ended).await;
@@ -225,6 +230,7 @@ impl Reader {
                 Err(failure) => {
                     let stale = [Reason::IteratorExpired, Reason::IteratorInvalid];
                     if stale.contains(&failure.reason) {
+                        reachable!(Mark::ConsumerIteratorStale);
                         self.iterator = None;
                     }
                     return Pause::Retry(failure);

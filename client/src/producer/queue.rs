@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use braid_env::time::Instant;
+use braid_probe::{Mark, sometimes};
 
 use super::Outcome;
 use super::verdict::{After, Pending, Rules, Verdict, expired_outcome};
@@ -339,6 +340,7 @@ impl<T> Queues<T> {
             return;
         }
         self.routes = self.next_routes.take().expect("it was there");
+        sometimes!(!self.in_flight.is_empty(), Mark::RoutesChangedInFlight);
         let gone: Vec<Arc<str>> = self.shards.keys().filter(|shard| !self.routes.has(shard)).cloned().collect();
         for shard in gone {
             let queue = self.shards.remove(&shard).expect("it was listed");

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use braid_env::time::Instant;
 use braid_env::{random, task, time};
+use braid_probe::{Bug, planted};
 use braid_proto::v1;
 use braid_stream::SequenceNumber;
 use futures_util::StreamExt;
@@ -130,7 +131,9 @@ impl Worker {
 
     async fn next_event(&mut self) -> Event {
         let wake = self.queues.next_wake();
-        let relist = self.relist_wanted.then_some(self.relist_not_before);
+        // While a listing is under way its answer wakes; its time is past, and would wake again and again.
+        let relist = (self.relist_wanted && (self.listing.is_none() || planted(Bug::ProducerSpins)))
+            .then_some(self.relist_not_before);
         let wake = wake.into_iter().chain(relist).min();
         // Answers first: they make room for what else there is to do.
         tokio::select! {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time::Instant;
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::{HashKey, SequenceNumber};
 use bytes::Bytes;
 
@@ -119,7 +120,8 @@ impl Rules {
                 }
                 Verdict::Unknown { why } => {
                     after.pause = after.pause.or(Some(Duration::ZERO));
-                    if self.retry_unknown && !overtaken && !expired {
+                    reachable!(Mark::ProducerUnknown);
+                    if (self.retry_unknown || planted(Bug::UnknownRetried)) && !overtaken && !expired {
                         record.in_doubt = true;
                         after.again.push(record);
                     } else {
@@ -135,7 +137,10 @@ impl Rules {
                     if retry {
                         after.pause = Some(after.pause.unwrap_or_default().max(retry_after));
                     }
+                    sometimes!(retry && overtaken, Mark::ProducerOvertaken);
+                    sometimes!(retry && expired, Mark::ProducerTimedOut);
                     if retry && !overtaken && !expired {
+                        reachable!(Mark::ProducerRetries);
                         after.again.push(record);
                         continue;
                     }
@@ -148,7 +153,9 @@ impl Rules {
                 }
             }
         }
-        after.again.reverse();
+        if !planted(Bug::RetryReorders) {
+            after.again.reverse();
+        }
         resolved[first_resolved..].reverse();
         after
     }

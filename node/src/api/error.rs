@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::google_rpc;
 use braid_proto::v1::{ErrorDetail, ErrorReason as Reason, Outcome, ShardLimit};
 use braid_stream::catalog::{CatalogError, GroupError, NodeError, StreamError, StreamStatus};
@@ -240,6 +241,10 @@ pub fn shed() -> Status {
 /// The request's time is over, and it is not.
 pub fn deadline_exceeded(after: Duration) -> Status {
     let text = format!("no result within {} ms", after.as_millis());
+    reachable!(Mark::DeadlineExceeded);
+    if planted(Bug::DeadlineIsRefused) {
+        return Explained::new(Code::Unavailable, Reason::NoLeader, text).retry(ELECTION_RETRY_MS).into_status();
+    }
     Explained::new(Code::DeadlineExceeded, Reason::OutcomeUnknown, text).unknown().into_status()
 }
 
@@ -314,6 +319,7 @@ fn of_status(status: &Status) -> Explained {
 }
 
 fn not_leader(group: GroupId, leader: &Option<String>) -> Explained {
+    reachable!(Mark::NotLeaderRefusal);
     let text = match leader {
         Some(address) => format!("group {group} is led by the node at {address}"),
         None => format!("this node does not lead group {group}"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time;
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::v1;
 use braid_stream::catalog::TokenKey;
 use braid_stream::ids::{GroupId, Offset, ShardId};
@@ -69,8 +70,10 @@ impl Service {
         message: &v1::GetRecordsRequest,
         call: &Call,
     ) -> Result<v1::GetRecordsResponse, ApiError> {
-        let token = IteratorToken::decode(&message.shard_iterator, &self.token_key()?.0, self.clock.now_ms())
-            .map_err(ApiError::Iterator)?;
+        let token = IteratorToken::open(&message.shard_iterator, &self.token_key()?.0).map_err(ApiError::Iterator)?;
+        if planted(Bug::AgeByAnyClock) {
+            token.check_age(self.clock.now_ms()).map_err(ApiError::Iterator)?;
+        }
         let limit = match message.limit as usize {
             0 => GET_RECORDS_MAX,
             limit @ 1..=GET_RECORDS_MAX => limit,
@@ -90,7 +93,11 @@ impl Service {
             return Err(RouteError::NotServing(routes.stream.name.clone(), routes.stream.status).into());
         }
         let subject = subject(&routes, token.shard)?;
-        let here = || self.records_here(&subject, token.position, limit);
+        let here = || async {
+            // By the clock of the leader, which made it.
+            token.check_age(self.clock.now_ms()).map_err(ApiError::Iterator)?;
+            self.records_here(&subject, token.position, limit).await
+        };
         self.at_leader(subject.group, call, here, |mut client| async move {
             client.get_records(request(message.clone(), Some(call.deadline))).await
         })
@@ -212,6 +219,9 @@ impl Service {
     /// Makes sure that this node leads the group, never on belief.
     async fn confirm(&self, reader: &GroupReader) -> Result<(), ApiError> {
         let group = reader.group.id();
+        if planted(Bug::ReadsOnBelief) {
+            return Ok(());
+        }
         match time::timeout(CONFIRM, reader.group.ensure_linearizable()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
@@ -221,7 +231,10 @@ impl Service {
                 };
                 Err(ApiError::of_proposal(group, error, leader))
             }
-            Err(_) => Err(RouteError::NoLeader(group).into()),
+            Err(_) => {
+                reachable!(Mark::LeaderNotConfirmed);
+                Err(RouteError::NoLeader(group).into())
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! from the node that the client asked.
 
 use braid_env::time::Instant;
+use braid_probe::{Mark, reachable};
 use braid_proto::v1::braid_client::BraidClient;
 use braid_proto::v1::{ErrorReason, Outcome};
 use braid_stream::ids::GroupId;
@@ -44,6 +45,7 @@ impl Service {
             if call.forwarded || Instant::now() >= until {
                 return Err(refused);
             }
+            reachable!(Mark::CallLooksAgain);
             let named = refused.explain().detail.leader_address;
             self.router.look_again(group, self.router.node_at(&named)).await;
         }
@@ -62,6 +64,7 @@ impl Service {
         let unreached = ApiError::NotLeader { group, leader: None };
         let client = self.router.channels.client(address).await.map_err(|_| unreached.clone())?;
         self.metrics.requests.forwarded.increment(1);
+        reachable!(Mark::CallForwarded);
         match there(client).await {
             Ok(answer) => Ok(answer.into_inner()),
             Err(status) if never_sent(&status) => {

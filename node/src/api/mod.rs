@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use braid_env::time::Instant;
 use braid_env::watch;
+use braid_probe::{Mark, reachable, sometimes};
 use braid_proto::v1;
 use braid_proto::v1::braid_server::Braid;
 use braid_stream::sequence::SequenceNumber;
@@ -256,6 +257,7 @@ impl Service {
         let verdict = verdicts.into_iter().next().expect("one record has one verdict");
         match verdict.outcome {
             Ok(number) => {
+                reachable!(Mark::PutRecordAcknowledged);
                 Ok(v1::PutRecordResponse { shard_id: verdict.shard.name(), sequence_number: number.to_string() })
             }
             Err(why) => Err(ApiError::Passed(why.into_status())),
@@ -267,6 +269,8 @@ impl Service {
         let records = wire::records(message.records)?;
         let verdicts = self.put(&name, records, message.keep_order, call).await?;
         let failed = verdicts.iter().filter(|verdict| verdict.outcome.is_err()).count();
+        sometimes!(failed > 0 && failed < verdicts.len(), Mark::PutRecordsPartial);
+        reachable!(Mark::PutRecordsAnswered);
         Ok(v1::PutRecordsResponse {
             failed_record_count: u32::try_from(failed).expect("a request has at most 500 records"),
             records: verdicts.into_iter().map(wire::verdict).collect(),

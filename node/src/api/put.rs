@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use braid_env::task;
 use braid_env::time::Instant;
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_proto::v1;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::name::StreamName;
@@ -19,7 +21,7 @@ use braid_stream::record::Record;
 use braid_stream::sequence::SequenceNumber;
 use futures_util::future::join_all;
 
-use super::error::{ApiError, Explained};
+use super::error::{ApiError, Explained, detail_of};
 use super::wire::{self, Verdict};
 use super::{Call, Service};
 use crate::replication::{AppendOutcome, GroupHandle, ProposeError};
@@ -65,7 +67,9 @@ impl Service {
         let put = Put { routes, keep_order, call };
         let groups = by_group.into_iter().map(|(group, items)| self.put_group(&put, group, items));
         let mut judged: Judged = join_all(groups).await.into_iter().flatten().collect();
-        judged.sort_unstable_by_key(|(nth, _)| *nth);
+        if !planted(Bug::VerdictsShifted) {
+            judged.sort_unstable_by_key(|(nth, _)| *nth);
+        }
         assert!(judged.len() == count, "every record has one verdict");
         Ok(judged.into_iter().map(|(_, verdict)| verdict).collect())
     }
@@ -104,6 +108,7 @@ impl Service {
             if items.is_empty() {
                 return judged;
             }
+            reachable!(Mark::PutLooksAgain);
             self.router.look_again(group, hint).await;
         }
     }
@@ -146,14 +151,24 @@ impl Service {
         let facts = self.facts(put, handle, items);
         let mut refused: BTreeSet<ShardId> = BTreeSet::new();
         let (mut admitted, mut judged) = (Vec::with_capacity(items.len()), Vec::new());
+        let mut charged: BTreeSet<ShardId> = BTreeSet::new();
         for item in items {
-            if put.keep_order && refused.contains(&item.shard) {
+            if planted(Bug::ChargedPerRequest) && !charged.insert(item.shard) {
+                admitted.push(item);
+                continue;
+            }
+            if put.keep_order && refused.contains(&item.shard) && !planted(Bug::KeepOrderIgnored) {
+                reachable!(Mark::PredecessorRefused);
                 judged.push(failed(item, &ApiError::PredecessorRefused(item.shard).explain()));
                 continue;
             }
             match self.throttle.admit_write(handle, &facts[&item.shard], item.record.size()) {
                 Ok(()) => admitted.push(item),
                 Err(throttled) => {
+                    if planted(Bug::ThrottledYetAppended) {
+                        let (handle, late) = (handle.clone(), vec![(item.shard, item.record.clone())]);
+                        task::spawn(async move { handle.append(late).await });
+                    }
                     refused.insert(item.shard);
                     judged.push(failed(item, &ApiError::Throttled(throttled).explain()));
                 }
@@ -197,6 +212,7 @@ impl Service {
             Err(_) => return all_failed(items, &not_reached(put, items)),
         };
         self.metrics.requests.forwarded.increment(1);
+        reachable!(Mark::PutForwarded);
         let message = v1::PutRecordsRequest {
             stream_name: put.routes.stream.name.as_str().to_string(),
             records: items.iter().map(|item| wire::record_to_forward(&item.record)).collect(),
@@ -213,11 +229,14 @@ impl Service {
                 let why = format!("the leader's node answered {} results for {} records", results.len(), items.len());
                 all_failed(items, &ApiError::Unknown { why }.explain())
             }
-            Err(status) if never_sent(&status) => {
+            Err(status) if never_sent(&status) || (planted(Bug::ForwardRetried) && detail_of(&status).is_none()) => {
                 self.router.channels.forget(address);
                 all_failed(items, &not_reached(put, items))
             }
-            Err(status) => all_failed(items, &ApiError::Passed(status).explain()),
+            Err(status) => {
+                sometimes!(detail_of(&status).is_none(), Mark::ForwardLost);
+                all_failed(items, &ApiError::Passed(status).explain())
+            }
         }
     }
 }

@@ -92,15 +92,17 @@ impl Service {
             Ok(v1::DescribeStreamResponse { stream: Some(wire::stream(&routes)) })
         };
         match look() {
-            Err(RouteError::NoStream(_)) if !call.forwarded => {}
+            // Only the catalog's leader knows that.
+            Err(RouteError::NoStream(_)) => {}
             found => return Ok(found?),
         }
-        self.at_leader(
-            GroupId::CATALOG,
-            call,
-            || async { Ok(look()?) },
-            |mut client| async move { client.describe_stream(request(message.clone(), Some(call.deadline))).await },
-        )
+        let here = || async {
+            self.router.confirm_catalog().await?;
+            Ok(look()?)
+        };
+        self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
+            client.describe_stream(request(message.clone(), Some(call.deadline))).await
+        })
         .await
     }
 
@@ -148,15 +150,17 @@ impl Service {
             self.shards_here(message, &routes)
         };
         match look() {
-            Err(ApiError::Route(RouteError::NoStream(_))) if !call.forwarded => {}
+            // Only the catalog's leader knows that.
+            Err(ApiError::Route(RouteError::NoStream(_))) => {}
             found => return found,
         }
-        self.at_leader(
-            GroupId::CATALOG,
-            call,
-            || async { look() },
-            |mut client| async move { client.list_shards(request(message.clone(), Some(call.deadline))).await },
-        )
+        let here = || async {
+            self.router.confirm_catalog().await?;
+            look()
+        };
+        self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
+            client.list_shards(request(message.clone(), Some(call.deadline))).await
+        })
         .await
     }
 

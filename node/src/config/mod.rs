@@ -87,6 +87,8 @@ pub struct NodeConfig {
     pub default_retention_hours: u64,
     /// The shortest retention a stream may have, in a new cluster. No setting: lower only in tests.
     pub retention_floor_ms: u64,
+    /// How often records past their retention are trimmed. No setting: a minute, but for tests.
+    pub trim_every_ms: u64,
     /// The longest retention a stream may have.
     pub retention_ceiling_hours: u64,
     /// What the record index is kept in.
@@ -250,6 +252,7 @@ impl Check {
             max_inflight_bytes: max_inflight_bytes?,
             default_retention_hours: default_retention_hours?,
             retention_floor_ms: RETENTION_MS_MIN,
+            trim_every_ms: 60_000,
             retention_ceiling_hours: retention_ceiling_hours?,
             index: index?,
             throttle: throttle?,

@@ -5,10 +5,11 @@
 //! make the cluster (first start) and carry streams through creation and deletion.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::{random, task, time};
+use braid_probe::{Mark, reachable};
 use braid_stream::catalog::{Settings, TokenKey};
 use braid_stream::catalog_command::{CatalogCommand, CreateGroup, Init};
 use braid_stream::ids::{ClusterId, GroupId, NodeId, Zone};
@@ -43,8 +44,6 @@ pub struct Controller {
     links: Arc<Links>,
     options: GroupOptions,
     new_cluster: NewCluster,
-    /// Replicas that could not be opened, and why; not tried again before the node restarts.
-    refused: Mutex<BTreeMap<GroupId, String>>,
     /// Held while a group's membership is being changed.
     changing_replicas: Arc<tokio::sync::Mutex<()>>,
 }
@@ -59,33 +58,18 @@ impl Controller {
         new_cluster: NewCluster,
     ) -> Controller {
         let links = options.links.clone();
-        Controller {
-            membership,
-            directory,
-            groups,
-            links,
-            options,
-            new_cluster,
-            refused: Mutex::default(),
-            changing_replicas: Arc::default(),
-        }
+        Controller { membership, directory, groups, links, options, new_cluster, changing_replicas: Arc::default() }
     }
 
     /// Opens the catalog's replica and begins its membership, on a founder.
     pub async fn open_catalog(&self) -> Result<CatalogHandle, String> {
         let replica = open_group(GroupId::CATALOG, &self.options).await.map_err(|e| e.to_string())?;
         self.groups.insert(replica.clone());
-        let founders = self.membership.founders();
-        if !founders.is_empty() {
-            replica.initialize(&founders).await?;
+        let voters = self.membership.catalog_voters();
+        if voters.iter().any(|(node, _)| *node == self.directory.me().node) {
+            replica.initialize(&voters).await?;
         }
         Ok(self.groups.catalog().expect("just inserted"))
-    }
-
-    /// Replicas this node could not open, and why.
-    pub fn refused(&self) -> Vec<(GroupId, String)> {
-        let refused = self.refused.lock().expect("no panic while locked");
-        refused.iter().map(|(g, why)| (*g, why.clone())).collect()
     }
 
     /// Runs until the task is dropped.
@@ -140,7 +124,7 @@ impl Controller {
         // A replica that takes over from another gets its membership from the group's leader.
         let successor = catalog.state(|c| c.replaced().values().any(|by| *by == me));
         for (group, replicas) in placement.iter().filter(|(_, replicas)| replicas.contains(&me)) {
-            if self.groups.get(*group).is_some() || self.refused.lock().expect("not poisoned").contains_key(group) {
+            if self.groups.get(*group).is_some() || self.groups.refused().contains_key(group) {
                 continue;
             }
             match open_group(*group, &self.options).await {
@@ -152,9 +136,10 @@ impl Controller {
                     }
                 }
                 Err(e) => {
+                    reachable!(Mark::ReplicaRefused);
                     // Said once, loudly; the node serves its other groups.
                     tracing::error!(group = group.0, "this replica does not start: {e}");
-                    self.refused.lock().expect("not poisoned").insert(*group, e.to_string());
+                    self.groups.refuse(*group, e.to_string());
                 }
             }
         }
@@ -203,6 +188,7 @@ impl Controller {
                 propose(catalog, put_node(node, &entry)?).await?;
             }
         }
+        self.add_learners(catalog).await;
         let (nodes, existing, replicas) = catalog.state(|c| {
             let nodes: BTreeMap<NodeId, Zone> = c.nodes().iter().map(|(id, n)| (*id, n.zone.clone())).collect();
             let replicas = c.cluster().map_or(3, |cluster| cluster.settings.replicas);
@@ -219,6 +205,26 @@ impl Controller {
             propose(catalog, CatalogCommand::CreateGroup(CreateGroup { group, replicas })).await?;
         }
         Ok(())
+    }
+}
+
+/// How long a founder may take to get the catalog; it is tried again in the next round.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+impl Controller {
+    /// Founders that do not vote in the catalog hold it as well: every node routes by it.
+    async fn add_learners(&self, catalog: &CatalogHandle) {
+        let status = catalog.replica().status().replica;
+        for (node, entry) in self.membership.founder_entries() {
+            let replaced = catalog.state(|c| c.replaced().contains_key(&NodeId(node)));
+            if status.voters.contains(&node) || status.learners.contains(&node) || replaced {
+                continue;
+            }
+            let added = time::timeout(CATCH_UP, catalog.replica().add_learner(node, &entry.peer_address)).await;
+            if let Ok(Err(e)) = added {
+                tracing::info!(node, "not a learner of the catalog yet: {e}");
+            }
+        }
     }
 }
 

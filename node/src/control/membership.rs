@@ -13,11 +13,13 @@
 //! else of the cluster is stored or answered, and never changes. A node id is never used again with
 //! another disk: it could vote twice.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use braid_env::{disk, random, time};
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::peer::peer_client::PeerClient;
 use braid_proto::peer::{FoundReply, FoundRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, NodeIdentity};
 use braid_stream::catalog_command::CatalogCommand;
@@ -83,6 +85,10 @@ struct Identity {
     cluster: Option<String>,
     /// The nodes that made the cluster; empty for a node that joined later.
     founders: Vec<Member>,
+    /// The nodes there were when this one joined: before its catalog has told it of any, it must know whom
+    /// to listen to, also after a restart.
+    #[serde(default)]
+    peers: Vec<Member>,
 }
 
 /// See the module's documentation.
@@ -124,6 +130,7 @@ impl Membership {
                 incarnation: random::u64().max(1),
                 cluster: None,
                 founders: Vec::new(),
+                peers: Vec::new(),
             };
             store(&path, &identity).await.map_err(|e| at(&e))?;
             identity
@@ -151,9 +158,15 @@ impl Membership {
         self.groups.clone()
     }
 
-    /// The founding members (node id, peer address); empty on a node that joined later.
-    pub fn founders(&self) -> Vec<(u64, String)> {
-        self.snapshot().founders.into_iter().map(|m| (m.node, m.peer_address)).collect()
+    /// The founders that vote in the catalog (node id, peer address): of each zone the one with the lowest
+    /// id, so that a zone that is lost takes one vote with it however many nodes it had. Empty on a node that
+    /// joined later.
+    pub fn catalog_voters(&self) -> Vec<(u64, String)> {
+        let mut founders = self.snapshot().founders;
+        founders.sort_by_key(|m| m.node);
+        let mut zones = BTreeSet::new();
+        founders.retain(|m| zones.insert(m.zone.clone()) || planted(Bug::CatalogVotesByNode));
+        founders.into_iter().map(|m| (m.node, m.peer_address)).collect()
     }
 
     /// The founding members as the catalog wants to know them.
@@ -200,7 +213,8 @@ impl Membership {
                             seed.peer_address, seed.node, them.node
                         ));
                     }
-                    self.refuse_second_life(&seed.peer_address, reply.known.as_ref())?;
+                    self.refuse_second_life(&seed.peer_address, reply.known.as_ref())
+                        .inspect_err(|_| reachable!(Mark::IdentityRefused))?;
                     if them.cluster_id.is_empty() {
                         fresh.push(them);
                     } else {
@@ -270,7 +284,7 @@ impl Membership {
         random::fill(&mut cluster);
         let founders = members.iter().map(member).collect();
         // This node first: if it dies before the others were told, it tells them when it is back.
-        self.become_member(&cluster, founders).await?;
+        self.become_member(&cluster, founders, Vec::new()).await?;
         tracing::info!("founded cluster {}", hex(&cluster));
         Ok(())
     }
@@ -321,19 +335,14 @@ impl Membership {
         // The first answer may name the catalog's leader instead.
         for _ in 0..3 {
             let channel = dial(&address).await.map_err(|e| e.to_string())?;
-            let call = PeerClient::new(channel);
-            let mut call = call;
+            let mut call = PeerClient::new(channel);
             match time::timeout(Duration::from_secs(10), call.join(JoinRequest { from: Some(from.clone()) })).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
                     let cluster: [u8; 16] =
                         reply.cluster_id[..].try_into().map_err(|_| "the cluster's id is not 16 bytes")?;
-                    self.become_member(&cluster, Vec::new()).await?;
-                    let directory = self.directory.get().expect("just became a member");
-                    for m in &reply.members {
-                        directory.learn(m.node, entry(&member(m)));
-                    }
-                    return Ok(());
+                    let peers = reply.members.iter().map(member).collect();
+                    return self.become_member(&cluster, Vec::new(), peers).await;
                 }
                 Ok(Err(status)) => match status.metadata().get("braid-leader").and_then(|v| v.to_str().ok()) {
                     Some(leader) => address = leader.to_string(),
@@ -348,11 +357,13 @@ impl Membership {
         Err("the catalog's leader could not be found".into())
     }
 
-    async fn become_member(&self, cluster: &[u8; 16], founders: Vec<Member>) -> Result<(), String> {
+    async fn become_member(&self, cluster: &[u8; 16], founders: Vec<Member>, peers: Vec<Member>) -> Result<(), String> {
         let mut identity = self.snapshot();
         identity.cluster = Some(hex(cluster));
         identity.founders = founders;
+        identity.peers = if planted(Bug::PeersForgotten) { Vec::new() } else { peers };
         store(&self.path, &identity).await.map_err(|e| format!("{}: {e}", self.path.display()))?;
+        reachable!(Mark::BecameMember);
         *self.identity.lock().expect("no panic while locked") = identity;
         self.establish();
         Ok(())
@@ -364,7 +375,7 @@ impl Membership {
         let Some(cluster) = identity.cluster.as_deref().and_then(un_hex) else { return };
         let me = LocalIdentity { cluster, node: identity.node, incarnation: identity.incarnation };
         let directory = Directory::new(me);
-        for m in &identity.founders {
+        for m in identity.founders.iter().chain(&identity.peers) {
             directory.learn(m.node, entry(m));
         }
         directory.learn(self.local.node, entry(&member(&self.describe())));
@@ -410,7 +421,7 @@ impl Membership {
             None => {}
         }
         let founders = request.members.iter().map(member).collect();
-        self.become_member(&cluster, founders).await.map_err(Status::internal)?;
+        self.become_member(&cluster, founders, Vec::new()).await.map_err(Status::internal)?;
         Ok(FoundReply {})
     }
 
@@ -563,4 +574,47 @@ fn hex(bytes: &[u8]) -> String {
 
 fn un_hex(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the simulator: with two of four founders in one zone, losing that zone lost the catalog.
+    #[tokio::test]
+    async fn one_founder_of_each_zone_votes_in_the_catalog() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = LocalNode {
+            node: 1,
+            zone: "zone-a".into(),
+            peer_address: "127.0.0.1:4".into(),
+            client_address: "127.0.0.1:5".into(),
+        };
+        let founder = Membership::open(dir.path(), local, Vec::new()).await.unwrap();
+        let of = |(node, zone): (u64, &str)| Member { node, zone: zone.into(), ..member(&founder.describe()) };
+        let founders = [(4, "zone-a"), (3, "zone-c"), (1, "zone-a"), (2, "zone-b")].map(of).to_vec();
+        founder.become_member(&[9; 16], founders, Vec::new()).await.unwrap();
+        let voters: Vec<u64> = founder.catalog_voters().into_iter().map(|(node, _)| node).collect();
+        assert_eq!(voters, [1, 2, 3]);
+    }
+
+    /// Found by the simulator: a node that had joined, and was restarted before its catalog had told it of
+    /// any other node, refused every message, and so never learned of any.
+    #[tokio::test]
+    async fn a_node_that_joined_knows_its_peers_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = LocalNode {
+            node: 4,
+            zone: "zone-a".into(),
+            peer_address: "127.0.0.1:4".into(),
+            client_address: "127.0.0.1:5".into(),
+        };
+        let joining = Membership::open(dir.path(), local.clone(), Vec::new()).await.unwrap();
+        let peer = Member { node: 1, incarnation: 7, ..member(&joining.describe()) };
+        joining.become_member(&[9; 16], Vec::new(), vec![peer]).await.unwrap();
+        let again = Membership::open(dir.path(), local, Vec::new()).await.unwrap();
+        let (directory, _) = again.joined().unwrap();
+        assert_eq!(directory.get(1).unwrap().incarnation, 7);
+        assert!(again.catalog_voters().is_empty());
+    }
 }

@@ -5,13 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use braid_probe::{Bug, planted};
 use braid_proto::peer::Kind;
 use braid_stream::command::GroupCommand;
+use braid_stream::group::Applied;
 use braid_stream::ids::{GroupId, NodeId};
 use bytes::Bytes;
 
 use crate::peer::{Lane, Links};
-use crate::replication::Groups;
+use crate::replication::{Groups, ProposeError};
 
 /// A leader answers after a majority's fsync; a command of thousands of shards takes its time.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -46,10 +48,7 @@ pub async fn propose_to_group(
     if leader == Some(NodeId(me))
         && let Some(handle) = &local
     {
-        return match handle.propose(command).await {
-            Ok(_) => Ok(()),
-            Err(e) => Err(RemoteError { group, why: e.to_string() }),
-        };
+        return carried_out(handle.propose(command).await).map_err(|why| RemoteError { group, why });
     }
     // The leader this node knows of first, then every other replica: one of them leads.
     let mut targets: Vec<NodeId> = leader.into_iter().collect();
@@ -69,5 +68,16 @@ pub async fn propose_to_group(
 pub(crate) async fn on_propose(groups: &Groups, group: u32, body: Bytes) -> Result<Bytes, String> {
     let handle = groups.get(GroupId(group)).ok_or_else(|| format!("group {group} has no replica on this node"))?;
     let command = GroupCommand::decode(body).map_err(|e| e.to_string())?;
-    handle.propose(command).await.map(|_| Bytes::new()).map_err(|e| e.to_string())
+    carried_out(handle.propose(command).await).map(|()| Bytes::new())
+}
+
+/// A command that was applied may still have been refused by the group's own rules.
+fn carried_out(outcome: Result<Applied, ProposeError>) -> Result<(), String> {
+    match outcome {
+        Ok(Applied::Opened(Err(refused))) if !planted(Bug::RefusedIsOpened) => {
+            Err(format!("shards not opened: {refused}"))
+        }
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.to_string()),
+    }
 }

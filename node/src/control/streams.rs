@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use braid_probe::{Mark, reachable, sometimes};
 use braid_stream::catalog::{Stream, StreamStatus};
 use braid_stream::catalog_command::{CatalogCommand, StreamDropped, StreamOpened};
 use braid_stream::command::{DropStream, GroupCommand, OpenShards};
@@ -31,6 +32,7 @@ pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, links: &Links, 
     for stream in pending {
         if let Err(e) = step(&stream, catalog, groups, &placement, links, clock.now_ms()).await {
             tracing::info!(stream = stream.name.as_str(), "{:?} is not finished: {e}", stream.status);
+            reachable!(Mark::StreamStepAgain);
             left = true;
         }
     }
@@ -56,6 +58,9 @@ async fn step(
         async move { propose_to_group(groups, links, group, replicas, command).await.map_err(|e| e.to_string()) }
     });
     try_join_all(told).await?;
+    // Every group has done it, and the catalog does not know yet.
+    sometimes!(creating, Mark::StreamBeforeActive);
+    sometimes!(!creating, Mark::StreamBeforeDropped);
     let done = if creating {
         CatalogCommand::StreamOpened(StreamOpened { stream: stream.id })
     } else {

@@ -13,8 +13,10 @@
 //! Deliberately absent: record bytes, a time key space (times never fall within a shard, so the
 //! keys themselves are searched), and any locking between groups.
 
+#[cfg(feature = "rocksdb")]
 mod keys;
 pub mod ordered;
+#[cfg(feature = "rocksdb")]
 pub mod rocks;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The record index in an ordered map: the simulator's, and `index = "memory"`.
 //!
-//! Invariant: answers exactly what [`super::rocks::RocksIndex`] answers; one conformance suite
+//! Invariant: answers exactly what `RocksIndex` answers; one conformance suite
 //! holds both to that. It survives nothing by itself; [`OrderedIndex::crash`] lets the simulator
 //! lose what a crash may lose: everything since the last flush.
 

@@ -18,18 +18,23 @@ use crate::replication::{CatalogHandle, Groups};
 /// Leaderships are looked at this often, and one is moved at a time.
 const BALANCE: Duration = Duration::from_secs(5);
 
-/// Trimming every so many rounds of [`BALANCE`]: a record outlives its retention by a minute at
-/// most, and disk space comes back by whole segments anyway.
-const TRIM_ROUNDS: u32 = 12;
-
-/// Runs until the task is dropped.
-pub async fn run(catalog: CatalogHandle, groups: Arc<Groups>, index: Arc<dyn RecordIndex>, clock: NodeClock, me: u64) {
-    let mut round = 0u32;
+/// Runs until the task is dropped; trims every `trim_every`, to a multiple of [`BALANCE`]: a record
+/// outlives its retention by that at most, and disk space comes back by whole segments anyway.
+pub async fn run(
+    catalog: CatalogHandle,
+    groups: Arc<Groups>,
+    index: Arc<dyn RecordIndex>,
+    clock: NodeClock,
+    me: u64,
+    trim_every: Duration,
+) {
+    let mut since_trim = Duration::ZERO;
     loop {
         time::sleep(BALANCE).await;
-        round = round.wrapping_add(1);
+        since_trim += BALANCE;
         balance::move_one(&catalog, &groups, me).await;
-        if round.is_multiple_of(TRIM_ROUNDS) {
+        if since_trim >= trim_every {
+            since_trim = Duration::ZERO;
             trim::run(&groups, index.as_ref(), &clock).await;
         }
     }

@@ -6,6 +6,7 @@
 //! Invariant: time here is group time, which no jump of a wall clock moves; a record is trimmed
 //! only when *applied* group time says that it is too old.
 
+use braid_probe::{Mark, reachable};
 use braid_stream::command::{GroupCommand, ShardTrim, Trim};
 use braid_stream::ids::GroupId;
 
@@ -20,6 +21,7 @@ pub async fn run(groups: &Groups, index: &dyn RecordIndex, clock: &NodeClock) {
         if handle.is_leader() {
             match plan(&handle, index, clock.now_ms()) {
                 Ok(Some(trim)) => {
+                    reachable!(Mark::TrimProposed);
                     if let Err(e) = handle.propose(GroupCommand::Trim(trim)).await {
                         tracing::info!(group = handle.id().0, "trim not applied: {e}");
                     }

@@ -8,7 +8,7 @@
 //! its stream breaks. Nothing is sent again: whether a broken stream's requests took effect is for
 //! the caller (openraft) to find out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +77,8 @@ impl fmt::Display for LinkError {
 
 impl std::error::Error for LinkError {}
 
-type Replies = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Bytes, LinkError>>>>>;
+/// Ordered: when a stream breaks, those who wait are told one after the other.
+type Replies = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Bytes, LinkError>>>>>;
 
 #[derive(Clone)]
 struct Stream {

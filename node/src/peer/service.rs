@@ -4,12 +4,13 @@
 //! stream; everything else runs beside them. Each frame's identity is checked before its body is
 //! looked at.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use braid_env::task;
 use braid_env::watch;
+use braid_probe::{Mark, reachable};
 use braid_proto::peer::peer_server::Peer;
 use braid_proto::peer::{
     FoundReply, FoundRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, Kind, PeerFrame, SnapshotChunk,
@@ -108,11 +109,13 @@ async fn serve_stream(
     directory: Directory,
     groups: Arc<Groups>,
 ) {
-    let mut pipelines: HashMap<u32, mpsc::Sender<PeerFrame>> = HashMap::new();
+    // Ordered: at the stream's end the pipelines are closed one after the other.
+    let mut pipelines: BTreeMap<u32, mpsc::Sender<PeerFrame>> = BTreeMap::new();
     while let Some(Ok(frame)) = frames.next().await {
         let from = (frame.from_node, frame.from_incarnation);
         let to = (frame.to_node, frame.to_incarnation);
         if let Err(why) = directory.check(&frame.cluster_id, from, to) {
+            reachable!(Mark::PeerRefused);
             tracing::warn!("peer frame refused: {why}");
             if replies.send(error(&frame, why)).await.is_err() {
                 return;
@@ -262,6 +265,7 @@ async fn receive_snapshot(
         data.extend_from_slice(&chunk.data);
         if chunk.last {
             let (raft, (vote, last)) = head.expect("set by the first chunk");
+            reachable!(Mark::SnapshotReceived);
             let installed = crate::replication::install_snapshot(&raft, vote, last, data.freeze()).await;
             return installed.map_err(Status::internal);
         }

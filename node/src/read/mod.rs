@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use braid_log::{Entry, ReadError as LogError};
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::batch::{BatchError, BatchView};
 use braid_stream::ids::{Offset, ShardId};
 use braid_stream::limits::{GET_BYTES_MAX, GET_RECORDS_MAX, Limits};
@@ -116,7 +117,7 @@ impl Batch {
     /// How far behind the tip the reader is after this batch, in milliseconds.
     pub fn behind_ms(&self, now_ms: u64) -> u64 {
         match self.records.last() {
-            Some(last) if !self.at_tip => now_ms.saturating_sub(last.arrival_ms),
+            Some(last) if !self.at_tip || planted(Bug::BehindAtTip) => now_ms.saturating_sub(last.arrival_ms),
             _ => 0,
         }
     }
@@ -146,6 +147,10 @@ pub struct Extent {
 impl Extent {
     /// The first offset at or after `from` that is still readable.
     pub fn readable(&self, from: Offset) -> Offset {
+        sometimes!(from < self.shard.trimmed, Mark::ReadFromTrimmed);
+        if planted(Bug::TrimmedStartSkipsOne) && from < self.shard.trimmed && self.shard.trimmed < self.shard.next {
+            return self.shard.trimmed.advance(1);
+        }
         from.max(self.shard.trimmed)
     }
 
@@ -195,6 +200,7 @@ impl GroupReader {
             // A trim may take index entries and log away under a read; that is no damage. Each
             // round begins at a later offset than the one before.
             extent = self.extent(shard)?;
+            sometimes!(extent.shard.trimmed > from, Mark::ReadOvertakenByTrim);
             if extent.shard.trimmed <= from {
                 return Err(failed);
             }
@@ -308,6 +314,10 @@ impl Gathered {
             let record = record.map_err(of_batch)?;
             let cost = record.size() + RECORD_OVERHEAD;
             if self.full() || (!self.records.is_empty() && self.cost + cost > self.budget.bytes) {
+                reachable!(Mark::PageFull);
+                if planted(Bug::PageDropsRecord) && self.cost + cost > self.budget.bytes {
+                    self.next = self.next.advance(1);
+                }
                 self.full = true;
                 return Ok(());
             }

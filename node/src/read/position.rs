@@ -3,6 +3,7 @@
 //! Invariant: the offset is one that the shard has readable, or its end. A position is looked up
 //! once, when the iterator is made, so that an iterator by time keeps its place.
 
+use braid_probe::{Bug, planted};
 use braid_stream::ids::{Offset, ShardId};
 use braid_stream::iterator::IteratorKind;
 use braid_stream::sequence::SequenceNumber;
@@ -17,12 +18,20 @@ impl GroupReader {
         let it = &extent.shard;
         let offset = match kind {
             IteratorKind::TrimHorizon => it.trimmed,
+            IteratorKind::Latest if planted(Bug::LatestInsideSlice) => {
+                let last = self.index.seek(self.group.id(), shard, it.next)?.filter(|entry| entry.count > 1);
+                last.map_or(it.next, |entry| entry.first.advance(1))
+            }
             IteratorKind::Latest => it.next,
             IteratorKind::AtSequence(number) => of_sequence(it, &number)?,
+            IteratorKind::AfterSequence(number) if planted(Bug::AfterLastIsAt) => {
+                of_sequence(it, &number)?.advance(1).min(it.last().expect("the number is one of its own"))
+            }
             IteratorKind::AfterSequence(number) => of_sequence(it, &number)?.advance(1),
             // Nothing as young as that: what comes next will be. A time that is still to come acts
             // as LATEST, as the service has it.
             IteratorKind::AtTimestamp(ms) => {
+                let ms = if planted(Bug::TimestampSkipsEqual) { ms.saturating_add(1) } else { ms };
                 let found = self.index.seek_time(self.group.id(), shard, ms)?;
                 found.map_or(it.next, |entry| entry.first.min(it.next))
             }

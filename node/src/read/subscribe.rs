@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use braid_env::time::{self, Instant};
 use braid_env::watch;
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::ids::{NodeId, Offset, ShardId};
 use braid_stream::limits::SUBSCRIBER_BYTES_PER_S;
 use braid_stream::sequence::SequenceNumber;
@@ -103,9 +104,11 @@ impl Subscription {
         let end = self.started + SUBSCRIPTION;
         loop {
             if Instant::now() >= end {
+                reachable!(Mark::SubscriptionOver);
                 return None;
             }
             if !self.reader.group.is_leader() {
+                reachable!(Mark::SubscriptionInterrupted);
                 self.over = true;
                 return Some(Err(Interrupted::NotLeader(self.reader.group.leader())));
             }
@@ -124,6 +127,7 @@ impl Subscription {
             }
             let sign_of_life = self.heard + SIGN_OF_LIFE;
             if Instant::now() >= sign_of_life {
+                reachable!(Mark::SignOfLife);
                 return Some(Ok(self.deliver(batch)));
             }
             match time::timeout_at(sign_of_life.min(end), self.applied.changed()).await {
@@ -139,6 +143,7 @@ impl Subscription {
 
     async fn wait_for_pace(&mut self, bytes: u64) {
         let wait = self.pace.wait(self.started.elapsed(), bytes);
+        sometimes!(wait > Duration::ZERO, Mark::SubscriptionPaced);
         if wait > Duration::ZERO {
             time::sleep(wait).await;
         }
@@ -148,6 +153,9 @@ impl Subscription {
     fn deliver(&mut self, batch: Batch) -> Event {
         assert!(batch.next >= self.next, "a subscription never goes back");
         self.next = batch.next;
+        if planted(Bug::SignOfLifeSkips) && batch.records.is_empty() {
+            self.next = batch.next.advance(1);
+        }
         self.heard = Instant::now();
         self.over = batch.ended.is_some();
         if let Some(last) = batch.records.last() {

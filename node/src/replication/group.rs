@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use braid_env::time;
 use braid_env::watch;
+use braid_env::{task, time};
 use braid_log::{Entry as LogEntry, Log, ReadError};
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::catalog::{Catalog, CatalogError, CatalogReply};
 use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::command::GroupCommand;
@@ -21,13 +22,13 @@ use bytes::Bytes;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::raft::ClientWriteResult;
+use openraft::raft::{ClientWriteResult, VoteRequest};
 
 use super::RaftHandle;
 use super::machine::TrimTarget;
 use super::open::GroupOptions;
 use super::proposer::{AppendOutcome, Proposer};
-use super::raft::{Member, Proposal, Reply, TypeConfig};
+use super::raft::{Member, Proposal, Reply, TypeConfig, Vote, from_log_id};
 use super::replica::{Replica, State};
 use crate::index::RecordIndex;
 
@@ -79,8 +80,11 @@ fn not_leader(f: &ForwardToLeader<TypeConfig>) -> ProposeError {
 impl ProposeError {
     /// What openraft answered, as an answer or an error. `None`: the responder was dropped.
     pub(super) fn from_write(result: Option<ClientWriteResult<TypeConfig>>) -> Result<Reply, ProposeError> {
+        let discarded = matches!(result, None | Some(Err(ClientWriteError::LogEntryDiscarded(_))));
+        sometimes!(discarded, Mark::ResponderDropped);
         match result {
             Some(Ok(response)) => Ok(response.data),
+            _ if discarded && planted(Bug::DiscardedIsCertain) => Err(ProposeError::NotLeader { leader: None }),
             Some(Err(ClientWriteError::ForwardToLeader(f))) => Err(not_leader(&f)),
             Some(Err(e @ ClientWriteError::LogEntryDiscarded(_))) => Err(ProposeError::Unknown { why: e.to_string() }),
             Some(Err(e)) => Err(ProposeError::Unknown { why: e.to_string() }),
@@ -207,7 +211,10 @@ impl GroupReplica {
     /// Proposes one encoded command and waits until it is applied here.
     async fn propose_bytes(&self, bytes: Bytes) -> Result<Reply, ProposeError> {
         match self.raft.client_write(Proposal(bytes)).await {
-            Ok(response) => Ok(response.data),
+            Ok(response) => {
+                braid_probe::acknowledged(self.id().0, response.log_id.index);
+                Ok(response.data)
+            }
             Err(RaftError::APIError(e)) => ProposeError::from_write(Some(Err(e))),
             Err(RaftError::Fatal(e)) => Err(ProposeError::Unknown { why: e.to_string() }),
         }
@@ -227,36 +234,80 @@ impl GroupReplica {
 
     /// Adds a node that receives the log and does not vote; returns once it has caught up.
     pub async fn add_learner(&self, node: u64, address: &str) -> Result<(), String> {
-        self.raft.add_learner(node, Member::new(address), true).await.map(drop).map_err(|e| e.to_string())
+        self.raft.add_learner(node, Member::new(address), true).await.map(drop).map_err(|e| e.to_string())?;
+        reachable!(Mark::LearnerAdded);
+        Ok(())
     }
 
     /// Makes exactly `voters` the voters, by joint consensus; others cease to be members.
     pub async fn set_voters(&self, voters: impl IntoIterator<Item = u64>) -> Result<(), String> {
         let voters: std::collections::BTreeSet<u64> = voters.into_iter().collect();
-        self.raft.change_membership(voters, false).await.map(drop).map_err(|e| e.to_string())
+        self.raft.change_membership(voters, false).await.map(drop).map_err(|e| e.to_string())?;
+        reachable!(Mark::VotersChanged);
+        Ok(())
     }
 
     /// Hands the leadership to `to`, if this replica leads; returns whether another leads by then.
-    pub async fn transfer_leader(&self, to: u64, wait: Duration) -> bool {
+    ///
+    /// A replica that is not heard of is not offered it: a leader that hands over takes no writes and sends
+    /// no heartbeats meanwhile. Where nobody has taken over after `wait`, this one resigns.
+    pub async fn transfer_leader(self: &Arc<Self>, to: u64, wait: Duration) -> bool {
         if !self.is_leader() {
             return true;
         }
-        if self.raft.trigger().transfer_leader(to).await.is_err() {
+        if (!self.hears(to) && !planted(Bug::OffersToTheDead)) || self.raft.trigger().transfer_leader(to).await.is_err()
+        {
             return false;
         }
-        let mut metrics = self.raft.server_metrics();
-        let me = *self.raft.node_id();
-        let moved = async {
-            loop {
-                if metrics.borrow_watched().current_leader.is_some_and(|l| l != me) {
-                    return;
+        // Beside the caller, who may not wait for the end.
+        let replica = self.clone();
+        let handing = task::spawn(async move {
+            let mut metrics = replica.raft.server_metrics();
+            let me = *replica.raft.node_id();
+            let moved = async {
+                while metrics.borrow_watched().current_leader.is_none_or(|l| l == me) {
+                    if metrics.changed().await.is_err() {
+                        return;
+                    }
                 }
-                if metrics.changed().await.is_err() {
-                    return;
+            };
+            let moved = time::timeout(wait, moved).await.is_ok();
+            sometimes!(moved, Mark::LeadershipTransferred);
+            if !moved {
+                sometimes!(true, Mark::LeadershipKept);
+                if !planted(Bug::TransferNotTakenBack) {
+                    replica.resign(to).await;
                 }
             }
-        };
-        time::timeout(wait, moved).await.is_ok()
+            moved
+        });
+        handing.await.unwrap_or(false)
+    }
+
+    /// Whether `node` has answered this leader within the time that an election takes.
+    fn hears(&self, node: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&node).copied().flatten());
+        heard.is_some_and(|at| at.0.elapsed() < Duration::from_millis(self.raft.config().election_timeout_max))
+    }
+
+    /// Steps down, so that an election is held.
+    ///
+    /// A leader whose transfer is not taken up stays as it is for ever: it takes no writes, sends no
+    /// heartbeats, and as it leads it does not stand for election; if its log is the longest, nobody else can
+    /// win. So it votes, in the next term, for the node that it had chosen, and tells nobody: a vote without
+    /// an effect but for the new term.
+    async fn resign(&self, chosen: u64) {
+        let term = self.raft.server_metrics().borrow_watched().vote.leader_id.term;
+        let last = self.replica.log.last_id().map(from_log_id);
+        let request = VoteRequest::new(Vote::new(term + 1, chosen), last);
+        match self.raft.vote(request).await {
+            Ok(_) => {
+                tracing::warn!(group = self.id().0, chosen, "the leadership was not taken over: an election is held")
+            }
+            Err(e) => tracing::warn!(group = self.id().0, chosen, "the leadership was not taken over: {e}"),
+        }
     }
 
     /// As the leader: the other voter whose log is the furthest, to hand the leadership to.
@@ -285,6 +336,7 @@ impl GroupReplica {
         if Some(at.last) <= self.replica.log.purged() {
             return Ok(());
         }
+        reachable!(Mark::PurgeAsked);
         self.trim.set(at.seq);
         self.raft.trigger().snapshot().await.map_err(|e| e.to_string())
     }
@@ -432,10 +484,14 @@ impl CatalogHandle {
 /// A lease that openraft checks when it answers, else a round of heartbeats: never on belief.
 async fn linearizable(group: &GroupReplica) -> Result<u64, ProposeError> {
     for policy in [ReadPolicy::LeaseRead, ReadPolicy::ReadIndex] {
-        match group.raft.ensure_linearizable(policy).await {
-            Ok(_) => return Ok(*group.applied().borrow()),
+        let sure = match planted(Bug::ReadBeforeCatchUp) {
+            true => group.raft.get_read_linearizer(policy).await.map(drop),
+            false => group.raft.ensure_linearizable(policy).await.map(drop),
+        };
+        match sure {
+            Ok(()) => return Ok(*group.applied().borrow()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(f))) => return Err(not_leader(&f)),
-            Err(RaftError::APIError(_)) => {}
+            Err(RaftError::APIError(_)) => reachable!(Mark::LeaseNotEnough),
             Err(RaftError::Fatal(e)) => return Err(ProposeError::Stopped { why: e.to_string() }),
         }
     }

@@ -1,6 +1,7 @@
 //! The groups that have a replica on this node.
 //!
-//! Invariant: a group is in here from the moment its replica is open until it is shut down.
+//! Invariant: a group is in here from the moment its replica is open until it is shut down; or it is
+//! among the refused, with the reason, and is not tried again before the node restarts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use super::group::{CatalogHandle, GroupHandle, GroupReplica};
 #[derive(Default)]
 pub struct Groups {
     open: Mutex<BTreeMap<GroupId, Arc<GroupReplica>>>,
+    refused: Mutex<BTreeMap<GroupId, String>>,
 }
 
 impl Groups {
@@ -26,6 +28,16 @@ impl Groups {
     /// Takes a replica out, to shut it down or because it failed.
     pub fn remove(&self, group: GroupId) -> Option<Arc<GroupReplica>> {
         self.open.lock().expect("no panic while locked").remove(&group)
+    }
+
+    /// Notes that a replica could not be opened.
+    pub fn refuse(&self, group: GroupId, why: String) {
+        self.refused.lock().expect("no panic while locked").insert(group, why);
+    }
+
+    /// Replicas that could not be opened, and why: damaged, of another node, or without a state to begin from.
+    pub fn refused(&self) -> BTreeMap<GroupId, String> {
+        self.refused.lock().expect("no panic while locked").clone()
     }
 
     /// A data group's replica on this node.

@@ -13,6 +13,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 
 use braid_log::{Log, ReadError};
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, LeaderBoundedStreamError, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
@@ -30,12 +31,14 @@ pub const APPLY_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone)]
 pub struct LogStore {
     log: Log,
+    /// This node.
+    me: u64,
 }
 
 impl LogStore {
     /// Wraps an open log.
-    pub fn new(log: Log) -> LogStore {
-        LogStore { log }
+    pub fn new(log: Log, me: u64) -> LogStore {
+        LogStore { log, me }
     }
 }
 
@@ -96,7 +99,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.log.vote().map(from_log_vote))
+        let vote = self.log.vote().filter(|vote| vote.committed || !planted(Bug::VoteForgotten));
+        Ok(vote.map(from_log_vote))
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
@@ -182,7 +186,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.log.save_vote(to_log_vote(vote)).await
+        let (before, vote) = (self.log.vote(), to_log_vote(vote));
+        let led = before.is_some_and(|it| it.committed && it.node == self.me);
+        sometimes!(!vote.committed && vote.node == self.me, Mark::ElectionBegun);
+        sometimes!(!vote.committed && vote.node != self.me, Mark::VoteGranted);
+        self.log.save_vote(vote).await?;
+        if vote.committed && vote.node == self.me {
+            reachable!(Mark::BecameLeader);
+        }
+        sometimes!(led && vote.node != self.me, Mark::SteppedDown);
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -203,6 +216,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(Entry::into_log).collect();
+        if planted(Bug::FlushedTooEarly) {
+            callback.io_completed(Ok(()));
+            return self.log.append(entries, Box::new(|_| ()));
+        }
         self.log.append(entries, Box::new(move |result| callback.io_completed(result)))
     }
 

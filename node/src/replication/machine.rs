@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use braid_env::task;
 use braid_log::{EntryKind, SegmentSeq};
+use braid_probe::{Bug, Mark, always, planted, reachable};
 use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::command::GroupCommand;
 use braid_stream::group::Applied;
@@ -70,6 +71,7 @@ impl Machine {
         let Some(last) = self.last_applied else { return };
         let Some(seq) = self.replica.log.starts_segment(index) else { return };
         let bytes = self.replica.with_state(|state| snapshot::encode(&self.membership, state));
+        reachable!(Mark::CheckpointTaken);
         let replica = self.replica.clone();
         let last = to_log_id(last);
         task::spawn(async move {
@@ -87,6 +89,15 @@ impl Machine {
         });
     }
 
+    /// For the simulator: the state is sound, and is the same on every replica.
+    fn note_applied(&self, index: u64) {
+        let found = || self.replica.with_state(State::check);
+        always!(found().is_empty(), Mark::StateSound, "group {} after {index}: {:?}", self.replica.group, found());
+        let last = || self.replica.log.last_id().map(|id| id.index);
+        always!(last() >= Some(index), Mark::AppliedWithinLog, "applied {index}, the log ends at {:?}", last());
+        braid_probe::applied(self.replica.group.0, index, || self.replica.with_state(|it| it.encode().to_vec()));
+    }
+
     fn apply_one(&mut self, entry: &Entry) -> io::Result<Reply> {
         let log = entry.as_log();
         let id = log.id();
@@ -95,6 +106,7 @@ impl Machine {
             EntryKind::Membership => {
                 let membership = entry.get_membership().expect("the kind says membership");
                 self.membership = StoredMembership::new(Some(from_log_id(id)), membership);
+                reachable!(Mark::AppliedMembership);
                 Ok(self.pass(id.index))
             }
             EntryKind::Normal => self.apply_command(id.index, log.payload()),
@@ -124,35 +136,49 @@ impl Machine {
                 State::Data(_) => unreachable!("group 0 is the catalog"),
             }));
         }
-        let command = GroupCommand::decode(payload.clone()).map_err(|e| undecodable(e.to_string()))?;
-        let applied = self.replica.with_state_mut(|state| match state {
-            State::Data(group) => group.apply(index, &command),
+        let mut command = GroupCommand::decode(payload.clone()).map_err(|e| undecodable(e.to_string()))?;
+        if let GroupCommand::OpenShards(open) = &mut command
+            && planted(Bug::LocalClockInApply)
+        {
+            open.at_ms = braid_env::time::wall_ms();
+        }
+        let (applied, indexed) = self.replica.with_state_mut(|state| match state {
+            State::Data(group) => {
+                let applied = group.apply(index, &command);
+                // Under the state's lock, or: 1. applied here, 2. another task sees the new records in the state and
+                // not in the index: a reader takes that for damage, a trim takes them for too old.
+                let indexed = self.index_appended(index, &applied);
+                (applied, indexed)
+            }
             State::Catalog(_) => unreachable!("only group 0 is the catalog"),
         });
-        self.update_index(index, &applied).map_err(io::Error::other)?;
+        indexed.and_then(|()| self.update_index(&applied)).map_err(io::Error::other)?;
         Ok(Reply::Group(applied))
     }
 
-    /// Writes what the command appended, and forgets what it dropped. A shard that is opened is
-    /// cleared first: a replica that lost the end of its log may hold entries of another history.
-    fn update_index(&self, index: u64, applied: &Applied) -> Result<(), IndexError> {
+    /// Writes what the command appended.
+    fn index_appended(&self, index: u64, applied: &Applied) -> Result<(), IndexError> {
+        let Applied::Appended(appended) = applied else { return Ok(()) };
+        let placed = appended.slices.iter().filter_map(|slice| {
+            let placed = slice.outcome.as_ref().ok()?;
+            Some(IndexEntry {
+                shard: slice.shard,
+                first: placed.first,
+                count: placed.count,
+                log_index: index,
+                pos: slice.pos,
+                time_ms: placed.time_ms,
+            })
+        });
+        self.replica.index.put(self.replica.group, &placed.collect::<Vec<_>>())
+    }
+
+    /// Forgets what the command dropped. A shard that is opened is cleared first: a replica that
+    /// lost the end of its log may hold entries of another history.
+    fn update_index(&self, applied: &Applied) -> Result<(), IndexError> {
         let group = self.replica.group;
         let records = &self.replica.index;
         match applied {
-            Applied::Appended(appended) => {
-                let placed = appended.slices.iter().filter_map(|slice| {
-                    let placed = slice.outcome.as_ref().ok()?;
-                    Some(IndexEntry {
-                        shard: slice.shard,
-                        first: placed.first,
-                        count: placed.count,
-                        log_index: index,
-                        pos: slice.pos,
-                        time_ms: placed.time_ms,
-                    })
-                });
-                records.put(group, &placed.collect::<Vec<_>>())
-            }
             Applied::Opened(Ok(shards)) | Applied::Dropped(shards) => {
                 shards.iter().try_for_each(|shard| records.truncate_from(group, *shard, Offset::ZERO))
             }
@@ -185,6 +211,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             self.checkpoint_before(id.index);
             let reply = self.apply_one(&entry)?;
             self.last_applied = Some(id);
+            self.note_applied(id.index);
             self.replica.set_applied(id.index);
             if let Some(responder) = responder {
                 responder.send(reply);
@@ -200,6 +227,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Bytes) -> Result<(), io::Error> {
         let last = meta.last_log_id.ok_or_else(|| io::Error::other("a snapshot of nothing was sent"))?;
         let decoded = snapshot::decode(to_log_id(last), &bytes).map_err(io::Error::other)?;
+        reachable!(Mark::SnapshotBeforeInstall);
         // Checkpoint and purge are one step for the log: a crash leaves both or neither.
         self.replica.log.install_checkpoint(decoded.last, bytes).await?;
         if matches!(decoded.state, State::Data(_)) {
@@ -209,6 +237,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.last_applied = Some(last);
         self.replica.with_state_mut(|state| *state = decoded.state);
         self.replica.set_applied(last.index);
+        reachable!(Mark::SnapshotInstalled);
         Ok(())
     }
 

@@ -39,6 +39,11 @@ pub use replica::State;
 /// The Raft of one group on this node.
 pub type RaftHandle = openraft::Raft<raft::TypeConfig, machine::Machine>;
 
+/// The state in a checkpoint's bytes, which is as of log entry `last`; for tools that look inside.
+pub fn checkpoint_state(last: braid_log::LogId, bytes: &Bytes) -> Result<State, String> {
+    snapshot::decode(last, bytes).map(|snapshot| snapshot.state).map_err(|e| e.to_string())
+}
+
 /// Installs a snapshot that arrived whole; answers with this replica's vote, encoded.
 pub(crate) async fn install_snapshot(
     raft: &RaftHandle,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time;
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_proto::peer::peer_client::PeerClient;
 use braid_proto::peer::{Kind, SnapshotChunk};
 use bytes::Bytes;
@@ -273,8 +274,13 @@ where
                 Ok(pending) => pending.within(APPEND_DEADLINE).await,
                 Err(e) => Err(e),
             };
+            sometimes!(matches!(answer, Err(LinkError::Timeout)), Mark::AppendTimedOut);
+            if matches!(answer, Err(LinkError::Timeout | LinkError::Broken(_))) && planted(Bug::LostAppendCounted) {
+                return Ok((AppendEntriesResponse::Success.into_stream_result(prev, last), true));
+            }
             let body = answer.map_err(|e| client.error(RPCTypes::AppendEntries, e))?;
             let response = wire::decode_append_reply(&body).map_err(Client::garbled)?;
+            sometimes!(matches!(response, AppendEntriesResponse::Conflict), Mark::AppendConflict);
             let whole = !matches!(&response, AppendEntriesResponse::PartialSuccess(to) if *to != last);
             Ok((response.into_stream_result(prev, last), whole))
         }));
@@ -308,6 +314,7 @@ impl Client {
             }
         }));
         let reply = client.install_snapshot(chunks).await.map_err(|s| s.message().to_string())?;
+        reachable!(Mark::SnapshotSent);
         let vote = wire::decode_vote_only(&reply.into_inner().body).map_err(|e| e.to_string())?;
         Ok(SnapshotResponse::new(vote))
     }

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use braid_env::disk;
 use braid_log::{Identity, Log, LogOptions, OpenError as LogOpenError};
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::ids::GroupId;
 use openraft::{Config, SnapshotPolicy};
 
@@ -93,7 +94,7 @@ fn raft_config(group: GroupId, options: &GroupOptions) -> Result<Config, OpenErr
         election_timeout_max: max.as_millis() as u64,
         // With leader restore, a leader that committed through its followers before its own fsync
         // and restarts in the same term writes another entry under the same log id.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(planted(Bug::LeaderRestored)),
         enable_pre_vote: Some(true),
         // The log is the stream: nothing is snapshotted or purged but by a replicated trim.
         snapshot_policy: SnapshotPolicy::Never,
@@ -132,7 +133,7 @@ pub async fn open_group(group: GroupId, options: &GroupOptions) -> Result<Arc<Gr
     let machine = Machine::new(replica.clone(), last.map(from_log_id), membership, trim.clone());
     let network = Network::new(options.links.clone(), group.0);
     let config = Arc::new(raft_config(group, options)?);
-    let raft = RaftHandle::new(me.node, config, network, LogStore::new(log), machine)
+    let raft = RaftHandle::new(me.node, config, network, LogStore::new(log, me.node), machine)
         .await
         .map_err(|e| OpenError::Raft(e.to_string()))?;
     Ok(GroupReplica::start(replica, raft, trim, options))
@@ -157,12 +158,16 @@ async fn starting_point(
         // An older checkpoint serves as well, with more of the log to apply again.
         tracing::error!(group = group.0, "checkpoint {file} passed over: {why}");
     }
+    sometimes!(group.0 != 0 && mark > end, Mark::IndexAheadOfLog);
+    sometimes!(!checkpoints.damaged.is_empty(), Mark::CheckpointPassedOver);
+    let mark = if planted(Bug::IndexMarkIgnored) { u64::MAX } else { mark };
     let usable = checkpoints.good.iter().rev().find(|info| info.last.index <= mark.min(end));
     let at_trim_point = || checkpoints.good.iter().find(|info| Some(info.last) == trimmed);
     match (usable.or_else(at_trim_point), trimmed) {
         (Some(info), _) => {
             let (last, bytes) = log.load_checkpoint(info.seq).await.map_err(|e| state(&e))?;
             let kept = info.last.index <= mark;
+            reachable!(Mark::StartedFromCheckpoint);
             Ok(Some((snapshot::decode(last, &bytes).map_err(|e| state(&e))?, kept)))
         }
         (None, None) => Ok(None),
@@ -180,6 +185,7 @@ async fn starting_point(
 fn prepare_index(group: GroupId, state: &State, kept: bool, index: &dyn RecordIndex) -> Result<(), String> {
     let State::Data(data) = state else { return Ok(()) };
     if !kept {
+        sometimes!(data.applied().is_some(), Mark::IndexRebuilt);
         return index.clear(group).map_err(|e| e.to_string());
     }
     for shard in data.shards() {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use braid_env::task;
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::batch::{BatchBuilder, Place};
 use braid_stream::group::{Applied, Refused};
 use braid_stream::ids::{Offset, ShardId};
@@ -80,6 +81,7 @@ impl Proposer {
         // Admission by bytes, before anything is proposed: what is refused here is certainly not
         // in the log.
         let Ok(admitted) = self.admission.clone().try_acquire_many_owned(bytes) else {
+            reachable!(Mark::Overloaded);
             return Err(ProposeError::Overloaded { retry_after_ms: 20 });
         };
         let (answer, outcome) = oneshot::channel();
@@ -112,7 +114,7 @@ async fn run(mut queue: mpsc::Receiver<Waiting>, replica: Arc<Replica>, raft: Ra
         // Waiting for the place in flight first makes the batch as large as the wait was long.
         let place = in_flight.clone().acquire_owned().await.expect("never closed");
         let batch = drain(first, &mut queue, stamp(&replica, &clock));
-        propose(&raft, batch, place).await;
+        propose(replica.group.0, &raft, batch, place).await;
     }
 }
 
@@ -122,6 +124,9 @@ fn stamp(replica: &Replica, clock: &NodeClock) -> u64 {
         State::Data(group) => group.last_time_ms(),
         State::Catalog(_) => 0,
     });
+    if planted(Bug::TimeGoesBack) {
+        return clock.now_ms();
+    }
     clock.now_ms().max(applied)
 }
 
@@ -152,9 +157,15 @@ fn drain(first: Waiting, queue: &mut mpsc::Receiver<Waiting>, time_ms: u64) -> B
     Batch { payload: batch.payload, callers }
 }
 
-async fn propose(raft: &RaftHandle, batch: Batch, place: OwnedSemaphorePermit) {
+async fn propose(group: u32, raft: &RaftHandle, batch: Batch, place: OwnedSemaphorePermit) {
     let (responder, result) = openraft::impls::ProgressResponder::complete_only();
-    let Batch { payload, callers } = batch;
+    let Batch { payload, mut callers } = batch;
+    sometimes!(callers.len() > 1, Mark::BatchOfManyCallers);
+    if planted(Bug::AnswersSwapped) && callers.len() > 2 && callers[0].places.len() == callers[1].places.len() {
+        let (first, rest) = callers.split_at_mut(1);
+        std::mem::swap(&mut first[0].places, &mut rest[0].places);
+    }
+    reachable!(Mark::BatchBeforePropose);
     if let Err(fatal) = raft.client_write_ff(Proposal(payload), Some(responder)).await {
         let e = ProposeError::Stopped { why: fatal.to_string() };
         return callers.into_iter().for_each(|c| drop(c.answer.send(Err(e.clone()))));
@@ -162,11 +173,18 @@ async fn propose(raft: &RaftHandle, batch: Batch, place: OwnedSemaphorePermit) {
     task::spawn(async move {
         let result: Result<ClientWriteResult<TypeConfig>, _> = result.await;
         drop(place);
-        answer(callers, ProposeError::from_write(result.ok()));
+        reachable!(Mark::BatchBeforeAnswer);
+        answer(group, callers, result.ok());
     });
 }
 
-fn answer(callers: Vec<Caller>, result: Result<Reply, ProposeError>) {
+fn answer(group: u32, callers: Vec<Caller>, result: Option<ClientWriteResult<TypeConfig>>) {
+    if let Some(Ok(response)) = &result {
+        braid_probe::acknowledged(group, response.log_id.index);
+    }
+    let result = ProposeError::from_write(result);
+    sometimes!(matches!(result, Err(ProposeError::Unknown { .. })), Mark::BatchUnknown);
+    sometimes!(matches!(result, Err(ProposeError::NotLeader { .. })), Mark::BatchNotLeader);
     let slices = match result {
         Ok(Reply::Group(Applied::Appended(appended))) => appended.slices,
         Ok(reply) => panic!("an append was answered with {reply:?}"),

@@ -12,6 +12,7 @@ use braid_log::Log;
 use braid_stream::catalog::Catalog;
 use braid_stream::group::Group;
 use braid_stream::ids::GroupId;
+use bytes::Bytes;
 
 use crate::index::RecordIndex;
 
@@ -30,6 +31,22 @@ impl State {
         match group.0 {
             0 => State::Catalog(Catalog::default()),
             _ => State::Data(Group::new(group)),
+        }
+    }
+
+    /// What a checkpoint keeps of it.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            State::Catalog(catalog) => catalog.encode(),
+            State::Data(group) => group.encode(),
+        }
+    }
+
+    /// Every rule of the whole state that does not hold; empty if all is well.
+    pub fn check(&self) -> Vec<String> {
+        match self {
+            State::Catalog(catalog) => catalog.check().iter().map(ToString::to_string).collect(),
+            State::Data(group) => group.check().iter().map(ToString::to_string).collect(),
         }
     }
 }

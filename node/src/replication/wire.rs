@@ -7,7 +7,9 @@
 use std::fmt;
 
 use braid_log::{Entry as LogEntry, LogId as BraidLogId};
+use braid_probe::{Bug, planted};
 use bytes::{BufMut, Bytes, BytesMut};
+use openraft::entry::RaftEntry;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
@@ -91,8 +93,11 @@ struct AppendHead {
 
 /// An AppendEntries request as a body and its entries, each one frame.
 pub fn encode_append(rpc: &AppendEntriesRequest<TypeConfig>) -> (Bytes, Vec<Bytes>) {
-    let head =
-        encode(&AppendHead { vote: vote(&rpc.vote), prev: rpc.prev_log_id.map(id), commit: rpc.leader_commit.map(id) });
+    let mut commit = rpc.leader_commit.map(id);
+    if planted(Bug::CommitAhead) {
+        commit = rpc.entries.last().map(|e| id(e.log_id())).or(commit);
+    }
+    let head = encode(&AppendHead { vote: vote(&rpc.vote), prev: rpc.prev_log_id.map(id), commit });
     let entries = rpc.entries.iter().map(|e| frame(e.as_log())).collect();
     (head, entries)
 }

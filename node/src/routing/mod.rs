@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use braid_env::time::{self, Instant};
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::catalog::{Stream, StreamShard, StreamStatus};
 use braid_stream::ids::{GroupId, NodeId, ShardId};
 use braid_stream::limits::Limits;
@@ -25,13 +26,17 @@ use braid_stream::name::StreamName;
 use braid_stream::shard_map::ShardMap;
 
 use crate::control::Membership;
-use crate::replication::{CatalogHandle, GroupHandle, Groups};
+use crate::replication::{CatalogHandle, GroupHandle, Groups, ProposeError};
+use braid_proto::v1::DescribeStreamRequest;
 use forward::Channels;
 use leaders::LeaderHints;
 
 /// How long a request waits for a group to elect a leader: longer than an election usually takes,
 /// shorter than a client's patience.
 pub const LEADER_WAIT: Duration = Duration::from_secs(3);
+
+/// How long the catalog's leader may take to confirm that it is.
+const CONFIRM: Duration = Duration::from_secs(2);
 
 /// How long a stream that this node has not heard of may still be on its way here: a follower
 /// learns what was committed with the next heartbeat, 250 ms by default.
@@ -149,8 +154,8 @@ impl Router {
         let revision = catalog.state(|c| c.revision());
         {
             let cache = self.cache.lock().expect("no one panics while looking up");
-            if cache.revision == revision
-                && let Some(routes) = cache.streams.get(name)
+            if let Some(routes) = cache.streams.get(name)
+                && (cache.revision == revision || (planted(Bug::StaleRoutes) && routes.is_serving()))
             {
                 return Ok(routes.clone());
             }
@@ -172,9 +177,11 @@ impl Router {
     }
 
     /// A stream that serves reads and writes. One that another node has just created may be on its
-    /// way here: waits for it a little, unless this node leads the catalog and so knows.
+    /// way here: waits for it a little. "No such stream" is only said where the catalog's leader says so:
+    /// a client takes it for final.
     pub async fn serving_stream(&self, name: &StreamName) -> Result<Arc<StreamRoutes>, RouteError> {
         let until = Instant::now() + CATALOG_WAIT;
+        let mut confirmed = false;
         loop {
             // Subscribed before looking, so that no change falls between the two.
             let catalog = self.catalog()?;
@@ -184,8 +191,52 @@ impl Router {
                 Ok(routes) => RouteError::NotServing(name.clone(), routes.stream.status),
                 Err(error) => error,
             };
-            if catalog.is_leader() || time::timeout_at(until, changed.changed()).await.is_err() {
+            sometimes!(!catalog.is_leader(), Mark::CatalogAwaited);
+            if confirmed {
                 return Err(refused);
+            }
+            if catalog.is_leader() {
+                self.confirm_catalog().await?;
+                confirmed = true;
+            } else if time::timeout_at(until, changed.changed()).await.is_err() {
+                if matches!(refused, RouteError::NoStream(_)) && self.exists(name).await? {
+                    // This node is behind, and can't say by how much.
+                    return Err(RouteError::NoLeader(GroupId::CATALOG));
+                }
+                return Err(refused);
+            }
+        }
+    }
+
+    /// Makes sure that this node leads the catalog and has applied everything that was acknowledged.
+    pub async fn confirm_catalog(&self) -> Result<(), RouteError> {
+        if planted(Bug::AbsentOnBelief) {
+            return Ok(());
+        }
+        let group = GroupId::CATALOG;
+        match time::timeout(CONFIRM, self.catalog()?.ensure_linearizable()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(ProposeError::NotLeader { leader })) => {
+                Err(RouteError::NotHere { group, leader: leader.and_then(|node| self.client_address(node)) })
+            }
+            Ok(Err(_)) | Err(_) => Err(RouteError::NoLeader(group)),
+        }
+    }
+
+    /// Whether the catalog's leader knows the stream; an error when it does not say.
+    async fn exists(&self, name: &StreamName) -> Result<bool, RouteError> {
+        let unknown = || RouteError::NoLeader(GroupId::CATALOG);
+        let address = self.leader_address(GroupId::CATALOG).ok_or_else(unknown)?;
+        let mut leader = self.channels.client(&address).await.map_err(|_| unknown())?;
+        let message = DescribeStreamRequest { stream_name: name.as_str().to_string() };
+        let asked = leader.describe_stream(forward::request(message, Some(Instant::now() + CONFIRM)));
+        match time::timeout(CONFIRM, asked).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(status)) if status.code() == tonic::Code::NotFound => Ok(false),
+            Ok(Err(_)) => Err(unknown()),
+            Err(_) => {
+                self.channels.forget(&address);
+                Err(unknown())
             }
         }
     }
@@ -236,6 +287,7 @@ impl Router {
             // Nothing here knows better: ask the replicas in turn, one each time.
             let replicas = self.catalog()?.state(|c| c.groups().get(&group).cloned().unwrap_or_default());
             if let Some(address) = self.hints.guess(group, &replicas).and_then(|node| self.client_address(node)) {
+                reachable!(Mark::LeaderGuessed);
                 return Ok(Target::There(address));
             }
         }
@@ -247,6 +299,7 @@ impl Router {
         loop {
             match self.target_now(group, forwarded) {
                 Err(RouteError::NoLeader(_)) if !forwarded && Instant::now() < until => {
+                    reachable!(Mark::ElectionAwaited);
                     time::sleep(LOOK_AGAIN).await;
                 }
                 found => return found,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use braid_env::time::{self, Instant};
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_stream::ids::{GroupId, ShardId, StreamId};
 use braid_stream::limits::Limits;
 use braid_stream::throttle::{ShardThrottle, Throttled};
@@ -111,6 +112,13 @@ impl ThrottleTable {
         }
     }
 
+    fn now(&self) -> Duration {
+        match planted(Bug::WallClockThrottle) {
+            true => Duration::from_millis(time::wall_ms()),
+            false => Instant::now() - self.started,
+        }
+    }
+
     fn with<R>(
         &self,
         group: GroupId,
@@ -118,14 +126,15 @@ impl ThrottleTable {
         facts: &ShardFacts<'_>,
         act: impl FnOnce(&mut Gate, Duration) -> R,
     ) -> R {
-        let now = Instant::now() - self.started;
+        let now = self.now();
         let gates = self.gates(group, term);
         let mut gates = gates.lock().expect("no one panics while counting");
         let since = gates.since;
         let gate = gates.shards.entry(facts.shard).or_insert_with(|| Gate {
             limits: facts.limits,
-            throttle: match facts.untouched {
-                true => ShardThrottle::full(&facts.limits, now),
+            throttle: match facts.untouched || planted(Bug::BucketFullAtFailover) {
+                true if planted(Bug::ReadsFullAtFailover) => ShardThrottle::full(&facts.limits, now),
+                true => ShardThrottle::unwritten(&facts.limits, now, since),
                 false => ShardThrottle::empty(&facts.limits, since),
             },
             series: self.metrics.shards.get(facts.shard, facts.stream),
@@ -139,7 +148,7 @@ impl ThrottleTable {
 
     /// As [`ThrottleTable::with`], for a shard that has had a verdict; nothing happens for others.
     fn known(&self, group: GroupId, shard: ShardId, act: impl FnOnce(&mut Gate, Duration)) {
-        let now = Instant::now() - self.started;
+        let now = self.now();
         let gates = self.groups.lock().expect("no one panics while counting").get(&group).cloned();
         if let Some(gates) = gates
             && let Some(gate) = gates.lock().expect("no one panics while counting").shards.get_mut(&shard)
@@ -149,7 +158,7 @@ impl ThrottleTable {
     }
 
     fn gates(&self, group: GroupId, term: u64) -> Arc<Mutex<GroupGates>> {
-        let now = Instant::now() - self.started;
+        let now = self.now();
         let new = || GroupGates { term, since: now, shards: BTreeMap::new() };
         let gates = {
             let mut groups = self.groups.lock().expect("no one panics while counting");
@@ -158,7 +167,8 @@ impl ThrottleTable {
         {
             let mut current = gates.lock().expect("no one panics while counting");
             // A request that read an older term before the new one was noticed counts with the new.
-            if current.term < term {
+            if current.term < term && !planted(Bug::BucketsOutliveTerm) {
+                reachable!(Mark::ThrottleNewTerm);
                 *current = new();
             }
         }

@@ -1,0 +1,211 @@
+//! The planted bugs: mistakes that the simulator's checkers have to find.
+//!
+//! Each breaks one promise of the contract in one place. One line here, and one `if planted(Bug::…)` where it is made.
+
+/// Where a bug is made.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Layer {
+    /// The segmented log and its recovery.
+    Log,
+    /// Between openraft and the log, the network and the callers.
+    Raft,
+    /// Replicated state and the way into it.
+    Apply,
+    /// Rates.
+    Throttle,
+    /// Reading, the API, routing and the client.
+    Read,
+}
+
+macro_rules! bugs {
+    ($($bug:ident $name:literal $layer:ident $about:literal, $hint:literal;)+) => {
+        /// A mistake that can be made on request.
+        #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Bug {
+            $(#[doc = $about] $bug,)+
+        }
+
+        impl Bug {
+            /// Every one, in the table's order.
+            pub const ALL: &'static [Bug] = &[$(Bug::$bug,)+];
+
+            /// As the command line knows it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Bug::$bug => $name,)+ }
+            }
+
+            /// Where it is made.
+            pub const fn layer(self) -> Layer {
+                match self { $(Bug::$bug => Layer::$layer,)+ }
+            }
+
+            /// What is done wrong.
+            pub const fn about(self) -> &'static str {
+                match self { $(Bug::$bug => $about,)+ }
+            }
+
+            /// What it needs to show.
+            pub const fn hint(self) -> &'static str {
+                match self { $(Bug::$bug => $hint,)+ }
+            }
+
+            /// The bug of this name.
+            pub fn named(name: &str) -> Option<Bug> {
+                Bug::ALL.iter().copied().find(|bug| bug.name() == name)
+            }
+        }
+    };
+}
+
+#[rustfmt::skip]
+bugs! {
+    // The log.
+    AckBeforeFsync "ack-before-fsync" Log "a batch is written and acknowledged without its fsync",
+        "power cut of a majority at once, soon after an acknowledgement";
+    FsyncRetried "fsync-retried" Log "an fsync that failed is tried once more and believed",
+        "fsync error on a replica, then a power cut of it";
+    VoteNotAwaited "vote-not-awaited" Log "a vote is answered before it is durable",
+        "power cut of a voter just after it granted a vote, and a second candidate of the same term";
+    TornTailAccepted "torn-tail-accepted" Log "recovery takes a frame whose payload does not match its checksum",
+        "single-node power cut in the middle of a large write: the replica must go on afterwards";
+    DamageCutAsTorn "damage-cut-as-torn" Log "damage before what was durable is cut off as if a power cut had torn it",
+        "flipped bits in a replica's last segment while it is down, then that replica in a majority without the others";
+    LastBatchDropped "last-batch-dropped" Log "recovery drops the last whole batch of the log",
+        "crash of all replicas, or of two one after the other, soon after an acknowledgement";
+    TruncationNotLogged "truncation-not-logged" Log "a truncation is carried out in memory and not written",
+        "a deposed leader with entries of its own is truncated, then restarted";
+    SegmentNameNotSynced "segment-name-not-synced" Log "the directory is not synced when a segment gets its name",
+        "power cut after a segment roll, small segments";
+    CommittedNotClamped "committed-not-clamped" Log "recovery reports a committed mark that is beyond the log's end",
+        "power cut of a leader with a slow disk: the mark at a batch's start survives, the batch's entries do not";
+    CheckpointNotAwaited "checkpoint-not-awaited" Log "a checkpoint is written before the entries it covers are durable",
+        "power cut of a replica with a slow disk just after a segment roll";
+    PurgeTakesOneTooMany "purge-one-too-many" Log "a purge removes the segment that holds the first entry left",
+        "retention short enough to trim in the run, then reads of what is left, or a restart";
+    RingKeepsTruncated "ring-keeps-truncated" Log "the ring keeps truncated entries, and not what replaces them",
+        "a deposed leader with entries of its own is truncated, and applies what replaces them";
+
+    // Between openraft and everything else.
+    LeaderRestored "leader-restored" Raft "a leader that restarts goes on leading in its term",
+        "a leader with a slow disk commits through its followers, crashes before its own fsync, and is back at once";
+    FlushedTooEarly "flushed-too-early" Raft "appended entries are reported as flushed before they are",
+        "power cut of a majority at once, soon after an acknowledgement";
+    VoteForgotten "vote-forgotten" Raft "a vote for a candidate that was not elected yet is not read back at restart",
+        "crash of a voter in the middle of an election with two candidates";
+    DiscardedIsCertain "discarded-is-certain" Raft "an entry whose answer was dropped counts as certainly not appended",
+        "a leader is stopped, or overtaken by a snapshot, with proposals under way that its successor commits";
+    AnswersSwapped "answers-swapped" Raft "the first two callers of a batch get each other's answers",
+        "three or more producers on one group at a time";
+    LostAppendCounted "lost-append-counted" Raft "an append whose answer did not come counts as done",
+        "a leader cut off from both followers under load";
+    CommitAhead "commit-ahead" Raft "a follower is told that entries are committed with the very message that brings them",
+        "a leader is lost with entries on one follower, and another replica is elected";
+    SnapshotTooNew "snapshot-too-new" Raft "the newest checkpoint is offered as snapshot, not the one at the trim point",
+        "retention short enough to trim in the run, a replica that lags behind it or is new, then reads from it as leader";
+    VoterDropped "voter-dropped" Raft "a replica that leaves is not replaced by the one that was added",
+        "a node is replaced, then one of the other two is lost";
+
+    // Replicated state.
+    GapAfterLargeSlice "gap-after-large-slice" Apply "an offset is left out after a slice of more than 20 records",
+        "batches of more than 20 records for one shard";
+    TimeGoesBack "time-goes-back" Apply "group time follows the leader's stamp even backwards",
+        "a leader change to a node whose clock is behind";
+    SliceAppliedTwice "slice-applied-twice" Apply "the first slice of a batch of three or more is applied twice",
+        "records of three shards of one group in one batch";
+    LateSliceLost "late-slice-lost" Apply "a slice that begins beyond 16 KiB of its entry is answered and not counted",
+        "batches of several shards with more than 16 KiB";
+    UnstableOrder "unstable-order" Apply "records of a shard are sorted by an unstable sort",
+        "more than 20 records of several shards in one batch";
+    BoundaryKeyAstray "boundary-key-astray" Apply "a key that is the first of its shard's range goes to the shard before",
+        "explicit hash keys at the start of a range";
+    DropLeavesShard "drop-leaves-shard" Apply "deleting a stream leaves its last shard in the group",
+        "deletion of a stream with two shards in a group";
+    TrimOneTooMany "trim-one-too-many" Apply "a trim takes one record more than it says",
+        "retention short enough to trim in the run";
+    LocalClockInApply "local-clock-in-apply" Apply "opening shards is stamped by each replica's own wall clock",
+        "a stream is created, and replicas' states are compared";
+    StreamIdReused "stream-id-reused" Apply "the id of the newest stream is given out again after its deletion",
+        "delete the newest stream, create another one";
+
+    // Rates.
+    BucketFullAtFailover "bucket-full-at-failover" Throttle "a new leader starts with full buckets",
+        "a shard under more load than its limit while its leader changes";
+    BucketsOutliveTerm "buckets-outlive-term" Throttle "a node that leads again goes on with its old buckets",
+        "a shard under more load than its limit while its leader changes to and fro";
+    BytesRoundedDown "bytes-rounded-down" Throttle "records are charged in whole KiB, rounded down",
+        "more than 1 MiB/s of records that are no multiple of 1 KiB";
+    RefundOnRefusal "refund-on-refusal" Throttle "a refused record gives back what it never took",
+        "a shard under several times its limit";
+    BurstDoubled "burst-doubled" Throttle "two seconds' worth may be saved up",
+        "a pause of two seconds, then more load than the limit";
+    ChargedPerRequest "charged-per-request" Throttle "only the first record of each shard in a call is charged",
+        "PutRecords calls of many records, above the limit";
+    WallClockThrottle "wall-clock-throttle" Throttle "buckets fill by the wall clock",
+        "a wall clock that jumps, either way, under load";
+    ThrottledYetAppended "throttled-yet-appended" Throttle "a record that is refused by rate is appended all the same",
+        "more load than the limit";
+    ReadsNotCharged "reads-not-charged" Throttle "what a read gives is not charged",
+        "GetRecords of more than 2 MiB/s";
+
+    // Reading, the API, routing, the client.
+    ReadsOnBelief "reads-on-belief" Read "a leader reads without making sure that it still leads",
+        "reads at a deposed leader that is cut off";
+    ReadBeforeCatchUp "read-before-catch-up" Read "a leader makes sure that it leads and does not wait until it has applied",
+        "reads just after a leader change, under load";
+    IndexMarkIgnored "index-mark-ignored" Read "at restart the record index counts as complete",
+        "restart of a node whose index lost what was not flushed, or all of it, after a segment roll";
+    LatestInsideSlice "latest-inside-slice" Read "LATEST is the second record of the last slice if that has several",
+        "LATEST iterators after batches of several records";
+    AfterLastIsAt "after-last-is-at" Read "AFTER_SEQUENCE_NUMBER of the last record gives it again",
+        "iterators after the newest record";
+    TimestampSkipsEqual "timestamp-skips-equal" Read "AT_TIMESTAMP skips records of exactly that time",
+        "AT_TIMESTAMP with the arrival time of a record";
+    TrimmedStartSkipsOne "trimmed-start-skips-one" Read "a reader that comes after a trim skips one record more",
+        "retention short enough to trim in the run, and a reader that is slower";
+    PageDropsRecord "page-drops-record" Read "the record that no longer fits into an answer is passed over",
+        "more than 1 MiB to read by subscription, or 10 MiB by GetRecords";
+    BehindAtTip "behind-at-tip" Read "MillisBehindLatest is the last record's age even at the tip",
+        "reads that reach the tip";
+    SignOfLifeSkips "sign-of-life-skips" Read "a subscription skips a record after an empty event",
+        "a shard that is idle for more than five seconds, then takes two records";
+    VerdictsShifted "verdicts-shifted" Read "PutRecords answers by group and not in the order of the call",
+        "PutRecords for shards of several groups";
+    KeepOrderIgnored "keep-order-ignored" Read "keep_order does not refuse what follows a refused record",
+        "PutRecords with keep_order of small and large records, above the limit";
+    ForwardRetried "forward-retried" Read "a forwarded call whose answer was lost is sent again",
+        "the connection between two nodes breaks, or one of them crashes, with calls under way";
+    DeadlineIsRefused "deadline-is-refused" Read "a call that ran into its deadline is called refused",
+        "a leader that can't commit for longer than a request may take, and then can";
+    StaleRoutes "stale-routes" Read "routes of an active stream are kept when the catalog changes",
+        "a stream is deleted and created again under the same name";
+    UnknownRetried "unknown-retried" Read "the producer sends records again whose outcome is unknown",
+        "a leader or a connection is lost with batches under way";
+    RetryReorders "retry-reorders" Read "the producer puts back refused records in reverse order",
+        "several records of one key in a batch that is refused as a whole";
+    ResumeSwallowsEvent "resume-swallows-event" Read "the consumer loses the first event after an interruption",
+        "a leader change under a consumer";
+    LatestNotAnchored "latest-not-anchored" Read "a consumer at LATEST of an empty shard begins at LATEST again",
+        "a consumer at LATEST on a new stream, interrupted while the first records come";
+
+    // What the simulator found in Braid itself: mistakes that were really made, kept so that they stay found.
+    ProducerSpins "producer-spins" Read "the producer wakes again and again while a listing of shards is under way",
+        "a listing that takes longer than the pause between two of them";
+    TransferNotTakenBack "transfer-not-taken-back" Raft "a leader whose transfer nobody takes up stays as it is for ever",
+        "a transfer to a node that has just died, by the leader with the longest log";
+    OffersToTheDead "offers-to-the-dead" Raft "leaderships are offered to nodes that are not heard of",
+        "a zone that is dead for good";
+    PeersForgotten "peers-forgotten" Raft "a node that joined does not store whom it met",
+        "a node that replaces another is restarted before its catalog has told it of any";
+    CatalogVotesByNode "catalog-votes-by-node" Raft "every founder votes in the catalog, whatever its zone",
+        "two of four founders in the zone that is lost";
+    LeaseForgotten "lease-forgotten" Raft "a node votes as soon as it is restarted, within the lease of a leader it answered",
+        "a follower is restarted at once and elects another leader while the old one still reads by its lease";
+    AgeByAnyClock "age-by-any-clock" Read "an iterator's age is judged by whichever node is asked first",
+        "nodes whose wall clocks were hours apart when they started";
+    AbsentOnBelief "absent-on-belief" Read "a node says that there is no such stream without asking whether it is up to date",
+        "a stream is created, and another node believes that it leads the catalog";
+    ReadsFullAtFailover "reads-full-at-failover" Throttle "a new leader gives the readers of an empty shard full buckets",
+        "GetRecords of a shard without records while its leader changes";
+    RefusedIsOpened "refused-is-opened" Apply "a group that refuses to open shards counts as having opened them",
+        "a command that a group refuses";
+}
