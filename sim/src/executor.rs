@@ -12,6 +12,7 @@
 //! A *process* is a set of tasks that live and die together, with a clock of its own. It knows nothing of
 //! networks, disks or nodes.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::future::Future;
@@ -45,6 +46,15 @@ pub enum Stuck {
     TimeUp,
 }
 
+thread_local! {
+    static CURRENT: Cell<(Nanos, Pid)> = const { Cell::new((0, Pid(0))) };
+}
+
+/// The time, and the process whose task is being polled on this thread; process 0 between polls.
+pub fn current() -> (Nanos, Pid) {
+    CURRENT.get()
+}
+
 /// See the module's documentation. Clones are the same executor.
 #[derive(Clone)]
 pub struct Executor(Arc<Mutex<Inner>>);
@@ -68,7 +78,8 @@ struct Inner {
 
 /// What to do when a time has come.
 enum Timer {
-    Waker(Waker),
+    /// To be woken once the clock of the process shows so much.
+    Waker(Waker, Pid, Nanos),
     /// A task that becomes runnable late, because its process is slow.
     Task(u32, u32),
     Call(Box<dyn FnOnce() + Send>),
@@ -127,13 +138,19 @@ impl Timers {
         None
     }
 
-    fn pop_due(&mut self, now: Nanos) -> Option<Timer> {
+    /// The next timer that is due. `early` says until when one has to wait after all: a process's clock
+    /// may have been slowed since it was set.
+    fn pop_due(&mut self, now: Nanos, early: impl Fn(&Timer) -> Option<Nanos>) -> Option<Timer> {
         while let Some(Reverse((when, setting, place))) = self.queue.peek().copied() {
             if when > now {
                 return None;
             }
             self.queue.pop();
-            if let Some(timer) = self.take(setting, place) {
+            let (current, timer) = &self.set[place as usize];
+            let later = timer.as_ref().filter(|_| *current == setting).and_then(&early);
+            if let Some(later) = later {
+                self.queue.push(Reverse((later.max(now + 1), setting, place)));
+            } else if let Some(timer) = self.take(setting, place) {
                 return Some(timer);
             }
         }
@@ -301,7 +318,7 @@ impl Executor {
         let mut inner = self.inner();
         let at = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
         let when = inner.processes[pid.0 as usize].clock.when(at).max(inner.now);
-        inner.timers.set(when, Timer::Waker(waker))
+        inner.timers.set(when, Timer::Waker(waker, pid, at))
     }
 
     /// Forgets a timer.
@@ -461,10 +478,12 @@ impl Executor {
         inner.running = Some(index);
         drop(inner);
 
+        CURRENT.set((now, pid));
         let polled = {
             let _guard = seams.enter();
             job.as_mut().poll(&mut Context::from_waker(&waker))
         };
+        CURRENT.set((now, Pid(0)));
 
         let mut inner = self.inner();
         inner.running = None;
@@ -564,10 +583,20 @@ impl Inner {
         }
         if at > self.now {
             self.now = at;
+            CURRENT.set((at, Pid(0)));
             self.polls_at_this_instant = 0;
         }
         let mut due = Vec::new();
-        while let Some(timer) = self.timers.pop_due(self.now) {
+        let now = self.now;
+        let processes = &self.processes;
+        let early = |timer: &Timer| match timer {
+            Timer::Waker(_, pid, at) => {
+                let clock = &processes[pid.0 as usize].clock;
+                (clock.at(now) < *at).then(|| clock.when(*at))
+            }
+            _ => None,
+        };
+        while let Some(timer) = self.timers.pop_due(now, early) {
             match timer {
                 Timer::Task(index, generation) => {
                     let slot = &self.tasks[index as usize];
@@ -575,7 +604,7 @@ impl Inner {
                         self.runnable.push(index);
                     }
                 }
-                Timer::Waker(waker) => due.push(Due::Wake(waker)),
+                Timer::Waker(waker, ..) => due.push(Due::Wake(waker)),
                 Timer::Call(what) => due.push(Due::Call(what)),
             }
         }

@@ -2,7 +2,19 @@
 //!
 //! See `docs/simulator.md`.
 
+pub mod checkers;
+pub mod director;
 pub mod executor;
+pub mod fault;
+pub mod history;
+pub mod inspect;
+pub mod leaks;
+pub mod marks;
 pub mod network;
+pub mod payload;
+pub mod plan;
 pub mod rng;
+pub mod run;
+pub mod story;
+pub mod workload;
 pub mod world;

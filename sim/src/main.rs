@@ -1,55 +1,127 @@
-use braid_env::seam::Seams;
-use braid_sim::executor::Executor;
-use braid_sim::network::Network;
-use braid_sim::world::*;
-use std::time::Duration;
+//! `cargo sim`: runs whole clusters in one thread; replays, explores, shrinks, and proves that it would find
+//! what it looks for. See docs/simulator.md.
 
-fn main() {
-    let seed: u64 = std::env::args().nth(1).map_or(1, |s| s.parse().unwrap());
-    let secs: u64 = std::env::args().nth(2).map_or(10, |s| s.parse().unwrap());
-    if std::env::var("LOG").is_ok() {
-        tracing_subscriber::fmt().with_env_filter(std::env::var("LOG").unwrap()).without_time().init();
+// The command line measures real time; what is simulated does not see this program.
+#![allow(clippy::disallowed_methods)]
+
+mod command;
+mod interpose;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use braid_sim::plan::Profile;
+
+/// The deterministic simulator of Braid: one number decides a whole run.
+#[derive(Parser)]
+#[command(name = "cargo sim", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Replays a seed, or explores for a while.
+#[derive(Args, Clone)]
+struct RunArgs {
+    /// The seed to replay.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Explore fresh seeds for so many minutes.
+    #[arg(long, conflicts_with = "seed")]
+    minutes: Option<f64>,
+    /// Explore so many seeds.
+    #[arg(long, conflicts_with_all = ["seed", "minutes"])]
+    seeds: Option<u64>,
+    /// The first seed to explore; anything, a commit's hash for instance.
+    #[arg(long, default_value = "1")]
+    from: String,
+    /// Runs at the same time.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    jobs: usize,
+    /// Print everything that happens, with `--seed`; at this level: debug, info.
+    #[arg(long, num_args = 0..=1, default_missing_value = "debug")]
+    trace: Option<tracing::Level>,
+    /// What to leave out, by the plan's numbers: f3 (a fault), t0 (a trigger), c2 (a client).
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// Plant a bug: see `cargo sim mutants --list`.
+    #[arg(long)]
+    bug: Option<String>,
+    /// What to run: swarm, reference or idle.
+    #[arg(long, default_value = "swarm", value_parser = profile)]
+    profile: Profile,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plants one bug after the other and says which checker catches it, and how soon.
+    Mutants {
+        /// Only list the bugs.
+        #[arg(long)]
+        list: bool,
+        /// Only these.
+        #[arg(long, value_delimiter = ',')]
+        bug: Vec<String>,
+        /// Core-minutes for each.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+        jobs: usize,
+    },
+    /// Leaves out faults and clients as long as the run still fails in the same way.
+    Shrink {
+        #[arg(long)]
+        seed: u64,
+        #[arg(long)]
+        bug: Option<String>,
+    },
+    /// Runs every seed of the corpus: those that found something once.
+    Corpus {
+        #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+        jobs: usize,
+    },
+    /// Runs seeds twice, in two processes with different surroundings, and compares.
+    Determinism {
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        #[arg(long, default_value = "1")]
+        from: String,
+    },
+    /// Runs a seed with a planted bug that must be found: fails if it is not.
+    Canary,
+    /// Prints each seed's fingerprint; for `determinism`.
+    #[command(hide = true)]
+    Fingerprints {
+        #[arg(long)]
+        seeds: u64,
+        #[arg(long)]
+        from: u64,
+    },
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    match text {
+        "swarm" => Ok(Profile::Swarm),
+        "reference" => Ok(Profile::Reference),
+        "idle" => Ok(Profile::Idle),
+        _ => Err("swarm, reference or idle".into()),
     }
-    let executor = Executor::new(seed);
-    let network = Network::new(executor.clone(), seed);
-    let topology = Topology {
-        zones: [1, 1, 1],
-        groups: 3,
-        heartbeat_ms: 250,
-        election_ms: (750, 1200),
-        segment_bytes: 1 << 20,
-        cache_bytes: 4 << 20,
-        retention_floor_ms: 20_000,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let fine = match cli.command {
+        None => command::run::run(cli.run),
+        Some(Command::Mutants { list: true, .. }) => command::mutants::list(),
+        Some(Command::Mutants { bug, minutes, jobs, .. }) => command::mutants::run(&bug, minutes, jobs),
+        Some(Command::Shrink { seed, bug }) => command::shrink::run(seed, bug),
+        Some(Command::Corpus { jobs }) => command::corpus::run(jobs),
+        Some(Command::Determinism { seeds, from }) => command::determinism::run(command::run::number(&from), seeds),
+        Some(Command::Canary) => command::mutants::canary(),
+        Some(Command::Fingerprints { seeds, from }) => command::determinism::print(from, seeds),
     };
-    let world = World::new(executor.clone(), network.clone(), seed, topology);
-    for n in world.nodes() {
-        world.start(n);
-    }
-    let host = network.add_host("10.0.9.1".parse().unwrap());
-    let pid = executor.new_process(Duration::ZERO);
-    let seams =
-        Seams::real().with_host(network.interface(host, pid)).with_seed(seed ^ 7).with_wall_clock(&world.wall_clock());
-    let w = world.clone();
-    let (ex, own) = (executor.clone(), seams.clone());
-    let start = std::time::Instant::now();
-    let got = executor.block_on(seams, Duration::from_secs(300), async move {
-        let client = braid_client::Client::connect(w.endpoints(), Default::default()).await.unwrap();
-        println!("connected at {:?}", Duration::from_nanos(ex.now()));
-        client.create_and_wait_active("s", 2, Default::default()).await.unwrap();
-        println!("created at {:?}", Duration::from_nanos(ex.now()));
-        let shards = client.list_shards("s").await.unwrap();
-        println!("{} shards at {:?}", shards.len(), Duration::from_nanos(ex.now()));
-        let _ = own;
-        braid_env::time::sleep(Duration::from_secs(secs)).await;
-    });
-    println!(
-        "{got:?} now {:?} in {:?} {:?} {:?}",
-        Duration::from_nanos(executor.now()),
-        start.elapsed(),
-        executor.fingerprint(),
-        network.counters()
-    );
-    for p in executor.panics() {
-        println!("panic {p:?}");
-    }
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -564,8 +564,8 @@ impl Net {
     /// How long so many bytes take over a link, with all that befalls them.
     fn travel(&mut self, link: &Link, bytes: usize) -> Nanos {
         let mut takes = link.delay.as_nanos() as Nanos + self.rng.below(link.jitter.as_nanos() as u64 + 1);
-        if link.bandwidth > 0 {
-            takes += bytes as u64 * 1_000_000_000 / link.bandwidth;
+        if let Some(sending) = (bytes as u64 * 1_000_000_000).checked_div(link.bandwidth) {
+            takes += sending;
             self.counters.trickled += 1;
         }
         if link.loss_per_mille > 0 {

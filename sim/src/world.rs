@@ -21,6 +21,7 @@ use braid_node::config::{Flags, NodeConfig};
 use braid_node::index::ordered::OrderedIndex;
 use braid_node::{Listeners, Node};
 use futures_util::future::{Either, select};
+use serde::{Deserialize, Serialize};
 
 use crate::executor::{Executor, Pid};
 use crate::network::{HostId, Network};
@@ -34,7 +35,7 @@ const CLIENT_PORT: u16 = 7101;
 pub const EPOCH_MS: u64 = 1_750_000_000_000;
 
 /// What a cluster is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Topology {
     /// Nodes in each of the three zones.
     pub zones: [u32; 3],
@@ -50,6 +51,15 @@ pub struct Topology {
     pub cache_bytes: u64,
     /// The shortest retention a stream may have, milliseconds.
     pub retention_floor_ms: u64,
+    /// How often records past their retention are trimmed, milliseconds.
+    pub trim_every_ms: u64,
+}
+
+impl Topology {
+    /// Founding nodes.
+    pub fn nodes(&self) -> u32 {
+        self.zones.iter().sum()
+    }
 }
 
 /// How a process ended.
@@ -69,6 +79,8 @@ pub struct World {
     machines: Arc<Mutex<BTreeMap<u64, Machine>>>,
     seed: u64,
     topology: Arc<Topology>,
+    /// The founding nodes, as every configuration names them.
+    seeds: Arc<str>,
 }
 
 /// One node's machine.
@@ -90,6 +102,8 @@ pub struct Machine {
     config: NodeConfig,
     starts: u64,
     powered: bool,
+    /// How the last process ended, if it did not end by itself, and what is to be left of the disk.
+    left: Option<(Crash, Survive)>,
 }
 
 /// A running node.
@@ -99,6 +113,8 @@ pub struct Process {
     pub pid: Pid,
     /// The node, once it listens.
     pub node: Arc<Mutex<Option<Arc<Node>>>>,
+    /// What stands in for the world for it.
+    pub seams: Seams,
     stop: watch::Sender<bool>,
 }
 
@@ -114,7 +130,6 @@ fn ip(zone: usize, number: u64) -> IpAddr {
 impl World {
     /// Machines for every founding node, none of them started.
     pub fn new(executor: Executor, network: Network, seed: u64, topology: Topology) -> World {
-        let world = World { executor, network, machines: Arc::default(), seed, topology: Arc::new(topology.clone()) };
         let mut founders = Vec::new();
         let mut number = 0;
         // In turn, so that the first three nodes are in three zones.
@@ -127,8 +142,16 @@ impl World {
             }
         }
         let seeds: Vec<String> = founders.iter().map(|&(number, zone)| seed_text(number, zone)).collect();
+        let world = World {
+            executor,
+            network,
+            machines: Arc::default(),
+            seed,
+            topology: Arc::new(topology),
+            seeds: seeds.join(";").into(),
+        };
         for (number, zone) in founders {
-            world.add_machine(number, zone, &seeds.join(";"));
+            world.add_machine(number, zone, &world.seeds);
         }
         world
     }
@@ -157,6 +180,7 @@ impl World {
             segment_bytes: t.segment_bytes,
             cache_bytes: t.cache_bytes,
             retention_floor_ms: t.retention_floor_ms,
+            trim_every_ms: t.trim_every_ms,
             metrics_listen: None,
             ..config
         };
@@ -172,14 +196,15 @@ impl World {
             config,
             starts: 0,
             powered: true,
+            left: None,
         };
         self.machines().insert(number, machine);
     }
 
     /// A right wall clock.
     pub fn wall_clock(&self) -> WallClock {
-        let _guard = self.seams_of_the_simulator().enter();
-        WallClock::starting_at(EPOCH_MS + self.executor.now() / 1_000_000)
+        let executor = self.executor.clone();
+        WallClock::running_for(EPOCH_MS, move || Duration::from_nanos(executor.now()))
     }
 
     /// The simulator's own seams: process 0, with a right clock and no disk.
@@ -207,12 +232,32 @@ impl World {
         locked(&process.node).clone()
     }
 
-    /// Starts the node on machine `number`, unless it runs.
-    pub fn start(&self, number: u64) {
+    /// Where clients find these nodes.
+    pub fn endpoints_of(&self, nodes: &[u64]) -> Vec<String> {
+        let machines = self.machines();
+        nodes.iter().map(|n| machines[n].config.client_advertise.clone()).collect()
+    }
+
+    /// A machine with an empty disk and a new id, in the zone of the one it is to replace.
+    pub fn add_successor(&self, old: u64, new: u64) {
+        let zone = self.machines()[&old].zone;
+        self.add_machine(new, zone, &self.seeds.clone());
+    }
+
+    /// Starts the node on machine `number`, unless it runs; gives its process.
+    pub fn start(&self, number: u64) -> Option<Pid> {
         let mut machines = self.machines();
         let machine = machines.get_mut(&number).expect("a machine");
         if machine.process.is_some() {
-            return;
+            return None;
+        }
+        match machine.left.take() {
+            Some((Crash::Killed, _)) => machine.disk.thaw(),
+            Some((Crash::PowerLost, survive)) => {
+                machine.disk.restart(survive);
+                machine.index.crash();
+            }
+            None => {}
         }
         machine.starts += 1;
         machine.gave_up = None;
@@ -230,7 +275,7 @@ impl World {
             .with_host(self.network.interface(machine.host, pid));
         let (stop, stopping) = watch::channel(false);
         let node = Arc::new(Mutex::new(None));
-        machine.process = Some(Process { pid, node: node.clone(), stop });
+        machine.process = Some(Process { pid, node: node.clone(), seams: seams.clone(), stop });
         let (config, index) = (machine.config.clone(), machine.index.clone());
         drop(machines);
         let (world, own) = (self.clone(), seams.clone());
@@ -239,6 +284,7 @@ impl World {
             world.ended(number, pid, why);
         };
         self.executor.spawn(pid, own, Box::pin(main));
+        Some(pid)
     }
 
     /// A process ended by itself.
@@ -277,15 +323,14 @@ impl World {
             }
             self.executor.kill(process.pid);
         }
-        let (disk, index) = (machine.disk.clone(), machine.index.clone());
+        // What is left of the disk is decided at the next start: a task that is in its last poll must not
+        // find it powered. Losing power after being killed loses more.
+        let before = machine.left.take();
+        machine.left = Some(match (before, how) {
+            (Some((Crash::PowerLost, survive)), Crash::Killed) => (Crash::PowerLost, survive),
+            _ => (how, survive),
+        });
         drop(machines);
-        match how {
-            Crash::Killed => disk.restart(Survive::Everything),
-            Crash::PowerLost => {
-                disk.restart(survive);
-                index.crash();
-            }
-        }
         // The node goes once nothing polls its tasks any more.
         self.executor.call_at(self.executor.now(), move || drop(process));
     }

@@ -1,0 +1,106 @@
+//! Streams live as their acknowledged administration says.
+//!
+//! In the end, as every node tells it: what was created (and certainly not deleted) is there, ACTIVE, as it
+//! was asked for; what was deleted (and certainly not created again) is gone; what nobody may have created
+//! was never there. And a stream whose creation was acknowledged is never called unknown.
+
+use super::{Bounds, Checker, Violation};
+use crate::history::{Admin, AdminDone, AdminOp, At, History, Note, Reason, Status, StreamFacts};
+
+pub const CHECKER: Checker = Checker {
+    name: "streams",
+    promise: "streams come and go as was acknowledged, and every node knows them in the end",
+    check,
+};
+
+pub fn check(history: &History, bounds: &Bounds) -> Vec<Violation> {
+    let mut wrong = unknown_although_created(history);
+    for (at, note) in history.notes() {
+        let Note::FinalStreams { via, streams } = note else { continue };
+        for name in history.stream_names() {
+            let found = streams.iter().find(|it| it.name == *name);
+            let violation = judge(history, bounds, name, found, at);
+            wrong.extend(violation.map(|it| it.at(at).because(format!("as {via} says in the end"))));
+        }
+        for it in streams.iter().filter(|it| history.creations(&it.name).next().is_none()) {
+            let what = format!("stream {} was never created, and is there", it.name);
+            wrong.push(Violation::new(CHECKER.name, what).at(at).because(format!("as {via} says in the end")));
+        }
+    }
+    wrong
+}
+
+fn judge(history: &History, bounds: &Bounds, name: &str, found: Option<&StreamFacts>, at: At) -> Option<Violation> {
+    let creations: Vec<&AdminOp> = history.creations(name).filter(|it| it.invoked < at).collect();
+    let deletions: Vec<&AdminOp> = history.deletions(name).filter(|it| it.invoked < at).collect();
+    let violation = |what: String| {
+        let all = creations.iter().chain(&deletions);
+        Some(all.fold(Violation::new(CHECKER.name, what), |v, op| v.because(tell(op))))
+    };
+    // A creation that nothing deleted, as far as can be: its deletion would have been asked for later.
+    let created = creations
+        .iter()
+        .find(|create| create.is_done() && deletions.iter().all(|delete| delete.done_by() < create.invoked));
+    // A deletion that nothing created again.
+    let deleted = deletions
+        .iter()
+        .find(|delete| delete.is_done() && creations.iter().all(|create| create.done_by() < delete.invoked));
+    match found {
+        None => match created {
+            Some(_) => violation(format!("stream {name} was created and never deleted, and is not there")),
+            None => None,
+        },
+        Some(_) if deleted.is_some() => violation(format!("stream {name} was deleted, and is there")),
+        Some(found) => {
+            if found.status != Status::Active {
+                return violation(format!("stream {name} is {:?} in the end", found.status));
+            }
+            // Where several creations may have been done, which one it was is not known.
+            let ([only], Some(_)) = (&creations[..], created) else { return None };
+            let Admin::Create { shards, retention_ms, .. } = only.call else { return None };
+            let retention_ms = if retention_ms == 0 { bounds.retention_ms } else { retention_ms };
+            // Splits and merges change the number of shards; nothing does so yet.
+            match (found.open_shards, found.retention_ms) == (shards, retention_ms) {
+                true => None,
+                false => violation(format!(
+                    "stream {name} was created with {shards} shards kept for {retention_ms} ms, and has {} kept for {} ms",
+                    found.open_shards, found.retention_ms
+                )),
+            }
+        }
+    }
+}
+
+fn unknown_although_created(history: &History) -> Vec<Violation> {
+    let mut wrong = Vec::new();
+    for look in &history.admin {
+        let (Admin::Describe { stream } | Admin::ListShards { stream }) = &look.call else { continue };
+        let Some(Err(failed)) = &look.result else { continue };
+        if !failed.refused || failed.reason != Reason::StreamNotFound {
+            continue;
+        }
+        let answered = look.returned.unwrap_or(At::NEVER);
+        let created = history.creations(stream).find(|create| {
+            // Some deletion may have been done between the two, or while it was looked.
+            create.is_done()
+                && create.done_by() < look.invoked
+                && history.deletions(stream).all(|it| it.done_by() < create.invoked || it.invoked > answered)
+        });
+        if let Some(create) = created {
+            let what = format!("stream {stream} was created, and {} was told that there is none", look.op);
+            let violation = Violation::new(CHECKER.name, what).at(answered).because(tell(create));
+            wrong.push(violation.because(tell(look)));
+        }
+    }
+    wrong
+}
+
+fn tell(op: &AdminOp) -> String {
+    let how = match (&op.result, op.returned) {
+        (Some(Ok(AdminDone::Accepted)), Some(at)) => format!("accepted at {at}"),
+        (Some(Ok(done)), Some(at)) => format!("{done} at {at}"),
+        (Some(Err(failed)), Some(at)) => format!("{failed} at {at}"),
+        _ => "never came back".to_owned(),
+    };
+    format!("{}: {} {} {} at {}: {how}", op.op, op.client, op.via, op.call, op.invoked)
+}

@@ -1,0 +1,788 @@
+//! Carries faults out, and mends what they broke.
+//!
+//! ```text
+//!   plan ─▶ scheduled faults ─┐
+//!   marks, disks, clients ─▶ triggers ─┴▶ machines and links ─▶ (after a while) back
+//!   watchman: what gave up is started again; what can't be is replaced
+//! ```
+//!
+//! Invariant: whatever is broken is mended in the end; only the disks of the unlucky zone lose what was
+//! durable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use braid_env::disk::sim::{DiskEvent, FaultCounters, Survive, Verdict};
+use braid_env::time;
+use braid_node::Node;
+
+use crate::checkers::Violation;
+use crate::checkers::terms::Terms;
+use crate::executor::Pid;
+use crate::fault::{Arming, Blast, Fault, Kind, Left, Trigger};
+use crate::network::{HostId, Link};
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::story::{Story, Teller};
+use crate::world::{Crash, World};
+
+/// How often the watchman looks.
+const WATCH: Duration = Duration::from_millis(400);
+
+/// How long what gave up is left alone before it is started again, as a service manager would.
+const START_AGAIN: Duration = Duration::from_secs(1);
+
+/// So often a node is started again that refuses a replica, before it is replaced.
+const REFUSALS: u32 = 3;
+
+/// Errors that faults are made of: EIO, ENOSPC, and a disk without power.
+const ORDERED: [&str; 3] = ["Input/output error", "No space left on device", "power is off"];
+
+/// See the module's documentation. Clones are the same director.
+#[derive(Clone)]
+pub struct Director {
+    world: World,
+    story: Story,
+    plan: Arc<Plan>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    rng: Rng,
+    over: bool,
+    /// Stopped on purpose; the watchman leaves them alone.
+    down: BTreeSet<u64>,
+    /// Gone for ever: replaced, or of a dead zone.
+    gone: BTreeSet<u64>,
+    links: BTreeMap<(HostId, HostId), Vec<(u64, Change)>>,
+    next_change: u64,
+    armed: Vec<Armed>,
+    struck: BTreeMap<Kind, u64>,
+    triggered: BTreeMap<String, u64>,
+    /// How often each node refused a replica in a row.
+    refusals: BTreeMap<u64, u32>,
+    /// Being replaced: old and new.
+    replacing: Option<(u64, u64)>,
+    replaced: u64,
+    clients: Vec<HostId>,
+    /// Things that must not happen, whatever the faults.
+    wrong: Vec<Violation>,
+    terms: Terms,
+    /// Nodes whose durable bytes were damaged.
+    damaged: BTreeSet<u64>,
+    since_down: BTreeMap<u64, u64>,
+}
+
+struct Armed {
+    arming: Arming,
+    seen: u32,
+    live: bool,
+    done: bool,
+}
+
+/// What a fault does to a link.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Cut,
+    Loss(u64),
+    Reorder(u64),
+    Duplicate(u64),
+    Delay(u64),
+    Trickle(u64),
+}
+
+impl Director {
+    pub fn new(world: World, story: Story, plan: Arc<Plan>) -> Director {
+        let armed = plan
+            .triggers
+            .iter()
+            .map(|arming| Armed { arming: arming.clone(), seen: 0, live: false, done: false })
+            .collect();
+        let state = State {
+            rng: Rng::of(plan.seed, "director"),
+            over: false,
+            down: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            links: BTreeMap::new(),
+            next_change: 0,
+            armed,
+            struck: BTreeMap::new(),
+            triggered: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            replacing: None,
+            replaced: 0,
+            clients: Vec::new(),
+            wrong: Vec::new(),
+            terms: Terms::default(),
+            damaged: BTreeSet::new(),
+            since_down: BTreeMap::new(),
+        };
+        Director { world, story, plan, state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, text: impl Into<String>) {
+        self.story.tell(self.world.executor.now(), text);
+    }
+
+    /// A client's machine, so that faults may cut it off as well.
+    pub fn add_client(&self, host: HostId) {
+        self.state().clients.push(host);
+        self.mend_links();
+    }
+
+    /// How often each kind of fault struck, by name.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let state = self.state();
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for kind in Kind::ALL {
+            counts.insert(kind.name().into(), state.struck.get(kind).copied().unwrap_or(0));
+        }
+        for (name, count) in &state.triggered {
+            *counts.entry(name.clone()).or_default() += count;
+        }
+        counts
+    }
+
+    /// What must not have happened.
+    pub fn wrong(&self) -> Vec<Violation> {
+        self.state().wrong.clone()
+    }
+
+    /// Nodes that are there for good: where clients may go in the end.
+    pub fn alive(&self) -> Vec<u64> {
+        let gone = self.state().gone.clone();
+        self.world.nodes().into_iter().filter(|n| !gone.contains(n)).collect()
+    }
+
+    /// Puts the disks' pace and hooks and the links in place; before the first start of a node.
+    pub fn prepare(&self) {
+        for number in self.world.nodes() {
+            self.prepare_disk(number);
+        }
+        self.mend_links();
+    }
+
+    fn prepare_disk(&self, number: u64) {
+        let machines = self.world.machines();
+        let disk = &machines[&number].disk;
+        disk.set_latency(Some(crate::plan::latency(&self.plan.disks)));
+        let director = self.clone();
+        disk.set_hook(Some(Arc::new(move |event: &DiskEvent<'_>| director.on_disk(number, event))));
+    }
+
+    // Triggers.
+
+    fn on_disk(&self, number: u64, event: &DiskEvent<'_>) -> Verdict {
+        let hit = |trigger: &Trigger| match (trigger, event) {
+            (Trigger::MidFsync { skip }, DiskEvent::FsyncHalf { .. })
+            | (Trigger::Fsynced { skip }, DiskEvent::FsyncDone { .. })
+            | (Trigger::Renamed { skip }, DiskEvent::Renamed { .. })
+            | (Trigger::Created { skip }, DiskEvent::Created { .. }) => Some(*skip),
+            _ => None,
+        };
+        match self.pull(Some(number), hit) {
+            true if !self.world.machines()[&number].disk.is_powered() => Verdict::CutPower,
+            _ => Verdict::GoOn,
+        }
+    }
+
+    /// A mark was passed by the process that runs now.
+    pub fn on_mark(&self, pid: Pid, mark: &str) {
+        let Teller::Node(number) = self.story.teller(pid) else { return };
+        self.pull(Some(number), |trigger| match trigger {
+            Trigger::Mark { name, skip } if name == mark => Some(*skip),
+            _ => None,
+        });
+    }
+
+    /// A client was told that its record is stored.
+    pub fn on_acknowledged(&self) {
+        self.pull(None, |trigger| match trigger {
+            Trigger::Acknowledged { skip } => Some(*skip),
+            _ => None,
+        });
+    }
+
+    /// Lets the first armed trigger strike that `hit` applies to and whose patience is over.
+    fn pull(&self, number: Option<u64>, hit: impl Fn(&Trigger) -> Option<u32>) -> bool {
+        let arming = {
+            let mut state = self.state();
+            if state.over || state.armed.is_empty() {
+                return false;
+            }
+            let mut found = None;
+            for armed in state.armed.iter_mut().filter(|armed| armed.live && !armed.done) {
+                if let Some(skip) = hit(&armed.arming.trigger) {
+                    armed.seen += 1;
+                    if armed.seen > skip && found.is_none() {
+                        armed.done = true;
+                        found = Some(armed.arming.clone());
+                    }
+                }
+            }
+            let Some(found) = found else { return false };
+            let name = match &found.trigger {
+                Trigger::Mark { .. } => "crash at a mark",
+                Trigger::Acknowledged { .. } => "crash at an acknowledgement",
+                Trigger::MidFsync { .. } => "crash in the middle of an fsync",
+                Trigger::Renamed { .. } => "crash between rename and directory sync",
+                Trigger::Created { .. } => "crash after a file was created",
+                Trigger::Fsynced { .. } => "crash after an fsync",
+            };
+            *state.triggered.entry(name.into()).or_default() += 1;
+            found
+        };
+        self.tell(format!("trigger: {arming}"));
+        let number = number.unwrap_or_else(|| self.any_node(|_| true).unwrap_or(1));
+        let struck: Vec<u64> = match arming.blast {
+            Blast::Node => vec![number],
+            Blast::Zone => self.of_zone(self.zone_of(number)),
+            Blast::Cluster => self.world.nodes(),
+        };
+        self.take_down(&struck, arming.power, arming.survive, arming.for_ms);
+        struck.contains(&number)
+    }
+
+    // Faults by time.
+
+    /// Runs the plan's faults; returns when the last has struck and the time is over.
+    pub async fn run(self) {
+        let start = self.world.executor.now();
+        let mut moments: BTreeMap<u64, Vec<Step>> = BTreeMap::new();
+        for scheduled in &self.plan.faults {
+            moments.entry(scheduled.at_ms).or_default().push(Step::Strike(scheduled.fault));
+        }
+        for (nth, arming) in self.plan.triggers.iter().enumerate() {
+            moments.entry(arming.from_ms).or_default().push(Step::Arm(nth));
+        }
+        for (at_ms, steps) in moments {
+            self.sleep_until(start + at_ms * 1_000_000).await;
+            for step in steps {
+                match step {
+                    Step::Strike(fault) => self.strike(fault),
+                    Step::Arm(nth) => self.state().armed[nth].live = true,
+                }
+            }
+        }
+        self.sleep_until(start + self.plan.duration_ms * 1_000_000).await;
+    }
+
+    async fn sleep_until(&self, at: u64) {
+        let now = self.world.executor.now();
+        time::sleep(Duration::from_nanos(at.saturating_sub(now))).await;
+    }
+
+    fn any_node(&self, fits: impl Fn(u64) -> bool) -> Option<u64> {
+        let nodes: Vec<u64> = self.alive().into_iter().filter(|n| fits(*n)).collect();
+        self.state().rng.pick(&nodes).copied()
+    }
+
+    fn zone_of(&self, number: u64) -> usize {
+        self.world.machines()[&number].zone
+    }
+
+    fn of_zone(&self, zone: usize) -> Vec<u64> {
+        self.alive().into_iter().filter(|n| self.zone_of(*n) == zone).collect()
+    }
+
+    fn host(&self, number: u64) -> HostId {
+        self.world.machines()[&number].host
+    }
+
+    /// The nth of those that are there.
+    fn nth(&self, nth: u32) -> u64 {
+        let nodes = self.alive();
+        nodes[nth as usize % nodes.len()]
+    }
+
+    fn after(&self, ms: u64, what: impl FnOnce(&Director) + Send + 'static) {
+        let director = self.clone();
+        self.world.executor.call_at(self.world.executor.now() + ms * 1_000_000, move || {
+            if !director.state().over {
+                what(&director);
+            }
+        });
+    }
+
+    fn strike(&self, fault: Fault) {
+        let (a, b) = (self.nth(fault.node), self.nth(fault.other));
+        let zone = self.zone_of(a);
+        self.tell(format!("fault: {} (node {a}, other {b}, zone {zone}) for {} ms", fault.kind.name(), fault.for_ms));
+        let done = match fault.kind {
+            Kind::CutLink => self.change_links(&self.both(a, b), Change::Cut, fault.for_ms),
+            Kind::CutOneWay => self.change_links(&[(self.host(a), self.host(b))], Change::Cut, fault.for_ms),
+            Kind::IsolateNode => self.change_links(&self.around(&[a], fault.amount), Change::Cut, fault.for_ms),
+            Kind::IsolateZone => {
+                self.change_links(&self.around(&self.of_zone(zone), fault.amount), Change::Cut, fault.for_ms)
+            }
+            Kind::Loss => self.change_links(&self.around(&[a], fault.amount), Change::Loss(fault.amount), fault.for_ms),
+            Kind::Reorder => {
+                self.change_links(&self.around(&[a], fault.amount), Change::Reorder(fault.amount), fault.for_ms)
+            }
+            Kind::Duplicate => {
+                self.change_links(&self.around(&[a], fault.amount), Change::Duplicate(fault.amount), fault.for_ms)
+            }
+            Kind::Delay => self.change_links(&self.both(a, b), Change::Delay(fault.amount), fault.for_ms),
+            Kind::Trickle => self.change_links(&self.both(a, b), Change::Trickle(fault.amount), fault.for_ms),
+            Kind::HalfOpen => self.world.network.half_open(self.host(a), self.host(b)) > 0,
+            Kind::Reset => self.world.network.reset_between(self.host(a), self.host(b)) > 0,
+            Kind::Kill => self.take_down(&[a], false, Left::Everything, fault.for_ms),
+            Kind::Restart => {
+                self.world.stop(a);
+                true
+            }
+            Kind::PowerLoss => self.take_down(&[a], true, fault.survive, fault.for_ms),
+            Kind::ZonePowerLoss => self.take_down(&self.of_zone(zone), true, fault.survive, fault.for_ms),
+            Kind::ClusterPowerLoss => self.take_down(&self.world.nodes(), true, fault.survive, fault.for_ms),
+            Kind::Pause => self.with_process(
+                a,
+                fault.for_ms,
+                |w, pid| w.executor.pause(pid, true),
+                |w, pid| w.executor.pause(pid, false),
+            ),
+            Kind::SlowNode => {
+                let by = Duration::from_micros(fault.amount);
+                self.with_process(
+                    a,
+                    fault.for_ms,
+                    move |w, pid| w.executor.slow_down(pid, Some(by)),
+                    |w, pid| w.executor.slow_down(pid, None),
+                )
+            }
+            Kind::WallForward => self.jump(a, fault.amount as i64),
+            Kind::WallBack => self.jump(a, -(fault.amount as i64)),
+            Kind::Drift => {
+                let ppm = if fault.other.is_multiple_of(2) { fault.amount as i64 } else { -(fault.amount as i64) };
+                self.with_process(
+                    a,
+                    fault.for_ms,
+                    move |w, pid| w.executor.drift(pid, ppm),
+                    |w, pid| w.executor.drift(pid, 0),
+                )
+            }
+            Kind::Replace => self.begin_replacing(None),
+            Kind::FsyncError => self.with_disk(a, |disk| disk.fail_next_fsync()),
+            Kind::FsyncDirError => self.with_disk(a, |disk| disk.fail_next_fsync_dir()),
+            Kind::WriteError => self.with_disk(a, |disk| disk.fail_next_write()),
+            Kind::ShortWrite => self.with_disk(a, |disk| disk.shorten_next_write()),
+            Kind::ReadError => self.with_disk(a, |disk| disk.fail_next_read()),
+            Kind::RenameError => self.with_disk(a, |disk| disk.fail_next_rename()),
+            Kind::DiskFull => {
+                self.after(fault.for_ms, move |d| {
+                    d.with_disk(a, |disk| disk.set_capacity(None));
+                });
+                self.with_disk(a, |disk| disk.set_capacity(Some(0)))
+            }
+            Kind::SlowDisk => {
+                self.after(fault.for_ms, move |d| {
+                    d.with_disk(a, |disk| disk.set_slowness(1));
+                });
+                self.with_disk(a, |disk| disk.set_slowness(fault.amount as u32))
+            }
+            Kind::StuckDisk => {
+                self.after(fault.for_ms, move |d| {
+                    d.with_disk(a, |disk| disk.set_stuck(false));
+                });
+                self.with_disk(a, |disk| disk.set_stuck(true))
+            }
+            Kind::BitFlip => self.flip(),
+            Kind::BitMisread => self.misread(a, fault.amount),
+        };
+        if done {
+            *self.state().struck.entry(fault.kind).or_default() += 1;
+        }
+    }
+
+    fn with_disk(&self, number: u64, what: impl FnOnce(&braid_env::disk::sim::SimDisk)) -> bool {
+        let disk = self.world.machines()[&number].disk.clone();
+        what(&disk);
+        true
+    }
+
+    fn with_process(
+        &self,
+        number: u64,
+        for_ms: u64,
+        begin: impl FnOnce(&World, Pid),
+        end: impl FnOnce(&World, Pid) + Send + 'static,
+    ) -> bool {
+        let Some(pid) = self.world.machines()[&number].process.as_ref().map(|p| p.pid) else { return false };
+        begin(&self.world, pid);
+        let world = self.world.clone();
+        // Also when all is over: nothing stays paused.
+        self.world.executor.call_at(self.world.executor.now() + for_ms * 1_000_000, move || end(&world, pid));
+        true
+    }
+
+    fn jump(&self, number: u64, by_ms: i64) -> bool {
+        self.world.machines()[&number].wall.jump(by_ms);
+        true
+    }
+
+    /// Flips a bit of what is durable, in the unlucky zone: in a checkpoint, or in a segment that is not
+    /// the last. (Damage in the last batch before a crash can't be told from a torn write: a named limit.)
+    fn flip(&self) -> bool {
+        let victims = self.of_zone(self.plan.unlucky_zone);
+        let Some(number) = self.state().rng.pick(&victims).copied() else { return false };
+        let disk = self.world.machines()[&number].disk.clone();
+        let files = disk.files();
+        let last_of = |dir: &Path| {
+            let segments = files.iter().filter(|f| f.parent() == Some(dir) && name(f).starts_with("segment-"));
+            segments.max().cloned()
+        };
+        let range = |path: &Path, len: u64| -> Option<Range<u64>> {
+            let in_group = path.starts_with("/data/groups");
+            let sealed = name(path).starts_with("segment-") && last_of(path.parent()?).as_deref() != Some(path);
+            let checkpoint = name(path).starts_with("checkpoint-");
+            (in_group && (sealed || checkpoint) && len > 0).then_some(0..len)
+        };
+        let Some(flip) = disk.flip_random_durable_bit(range) else { return false };
+        self.tell(format!(
+            "flipped bit {} of byte {} of {} on node {number}",
+            flip.bit,
+            flip.byte,
+            flip.path.display()
+        ));
+        self.state().damaged.insert(number);
+        true
+    }
+
+    fn misread(&self, number: u64, amount: u64) -> bool {
+        let disk = self.world.machines()[&number].disk.clone();
+        let mut files = disk.files();
+        files.retain(|f| f.starts_with("/data/groups") && !name(f).ends_with(".tmp"));
+        if files.is_empty() {
+            return false;
+        }
+        let path = &files[amount as usize % files.len()];
+        let len = disk.read_raw(path).len() as u64;
+        if len == 0 {
+            return false;
+        }
+        disk.flip_on_next_read(path, (amount >> 8) % len, (amount % 8) as u8);
+        true
+    }
+
+    // Going down and coming back.
+
+    fn take_down(&self, numbers: &[u64], power: bool, left: Left, for_ms: u64) -> bool {
+        let mut any = false;
+        for &number in numbers {
+            if self.state().gone.contains(&number) {
+                continue;
+            }
+            any = true;
+            let (how, survive) = match power {
+                true => (Crash::PowerLost, left.survive()),
+                false => (Crash::Killed, Survive::Everything),
+            };
+            self.world.crash(number, how, survive);
+            self.state().down.insert(number);
+            let spread = self.state().rng.below(1_000);
+            self.after(for_ms + spread, move |d| d.bring_back(number));
+        }
+        any
+    }
+
+    fn bring_back(&self, number: u64) {
+        {
+            let mut state = self.state();
+            state.down.remove(&number);
+            if state.gone.contains(&number) {
+                return;
+            }
+        }
+        self.start(number);
+    }
+
+    fn start(&self, number: u64) {
+        if let Some(pid) = self.world.start(number) {
+            self.story.name(pid, Teller::Node(number));
+            self.tell(format!("node {number} starts"));
+        }
+    }
+
+    /// Starts every node.
+    pub fn start_all(&self) {
+        for number in self.world.nodes() {
+            self.start(number);
+        }
+    }
+
+    /// Looks after the nodes as a service manager and an operator would, for ever.
+    pub async fn watch(self) {
+        loop {
+            time::sleep(WATCH).await;
+            let now = self.world.executor.now();
+            for number in self.alive() {
+                let is_down = self.state().down.contains(&number);
+                let (running, why) = {
+                    let machines = self.world.machines();
+                    (machines[&number].process.is_some(), machines[&number].gave_up.clone())
+                };
+                if !running && !is_down {
+                    let since = *self.state().since_down.entry(number).or_insert(now);
+                    if now >= since + START_AGAIN.as_nanos() as u64 {
+                        self.state().since_down.remove(&number);
+                        if let Some(why) = why {
+                            self.tell(format!("node {number} had given up: {why}"));
+                            self.note_refusal(number, &why);
+                        }
+                        self.start(number);
+                    }
+                } else if running {
+                    self.state().since_down.remove(&number);
+                    self.look_at(number);
+                }
+            }
+            let replace =
+                self.state().refusals.iter().find(|(_, times)| **times >= REFUSALS).map(|(number, _)| *number);
+            if let Some(number) = replace {
+                self.begin_replacing(Some(number));
+            }
+        }
+    }
+
+    /// A node with a replica that stopped is restarted; one whose replica can't be opened, too, at first.
+    fn look_at(&self, number: u64) {
+        let Some(node) = self.world.node(number) else { return };
+        let refused = node.groups().refused();
+        self.note_terms(number, &node);
+        let stopped = node.groups().all().into_iter().find_map(|g| g.status().replica.running.err());
+        drop(node);
+        if let Some((group, why)) = refused.into_iter().next() {
+            if self.state().refusals.get(&number).is_some_and(|times| *times >= REFUSALS) {
+                return; // its other replicas serve until it is replaced
+            }
+            self.note_refusal(number, &format!("group {}: {why}", group.0));
+        } else if let Some(why) = stopped {
+            self.tell(format!("node {number} has a replica that stopped: {why}"));
+        } else {
+            self.state().refusals.remove(&number);
+            return;
+        }
+        self.world.crash(number, Crash::Killed, Survive::Everything);
+    }
+
+    /// Who leads what in which term.
+    fn note_terms(&self, number: u64, node: &Node) {
+        let now = self.world.executor.now();
+        let Some(life) = self.world.machines()[&number].process.as_ref().map(|p| u64::from(p.pid.0)) else { return };
+        for replica in node.groups().all() {
+            let (status, group) = (replica.status().replica, replica.id().0);
+            let mut state = self.state();
+            if status.leader == Some(number) {
+                let wrong = state.terms.leads(now, number, group, status.term);
+                state.wrong.extend(wrong);
+            }
+            let wrong = state.terms.committed(now, number, life, group, status.committed);
+            state.wrong.extend(wrong);
+        }
+    }
+
+    fn note_refusal(&self, number: u64, why: &str) {
+        self.tell(format!("node {number} refuses: {why}"));
+        if ORDERED.iter().any(|error| why.contains(error)) {
+            return; // it says what was done to it, and it passes
+        }
+        let mut state = self.state();
+        let times = state.refusals.entry(number).or_default();
+        *times += 1;
+        let often = *times == REFUSALS;
+        if often && !state.damaged.contains(&number) {
+            let wrong =
+                format!("node {number} refuses to start three times, and nothing durable on it was damaged: {why}");
+            state.wrong.push(Violation::new("start-up", wrong));
+        }
+    }
+
+    /// Takes a node of the unlucky zone (or this one) away for ever, and puts one with an empty disk and a
+    /// new id in its place.
+    fn begin_replacing(&self, which: Option<u64>) -> bool {
+        let (old, new) = {
+            let victims = self.of_zone(self.plan.unlucky_zone);
+            let mut state = self.state();
+            if state.replacing.is_some() || (which.is_none() && state.replaced >= 2) {
+                return false;
+            }
+            let Some(old) = which.or_else(|| state.rng.pick(&victims).copied()) else { return false };
+            let new = self.world.machines().keys().max().expect("there are nodes") + 1;
+            state.replacing = Some((old, new));
+            state.replaced += 1;
+            state.gone.insert(old);
+            state.down.remove(&old);
+            state.refusals.remove(&old);
+            (old, new)
+        };
+        self.tell(format!("node {old} is lost for ever; node {new} takes its place"));
+        self.world.crash(old, Crash::PowerLost, Survive::Nothing);
+        self.world.add_successor(old, new);
+        self.prepare_disk(new);
+        self.mend_links();
+        self.start(new);
+        true
+    }
+
+    /// Asks the cluster to give the replicas of a lost node to its successor, until that is done; for ever.
+    pub async fn replace(self, connect: impl AsyncFn(Vec<String>) -> Option<braid_client::Client>) {
+        loop {
+            time::sleep(WATCH).await;
+            let Some((old, new)) = self.state().replacing else { continue };
+            let endpoints = self.world.endpoints_of(&self.alive());
+            let Some(client) = connect(endpoints).await else { continue };
+            match client.replace_node(old, new).await {
+                Ok(()) => {
+                    self.tell(format!("node {new} replaces node {old}"));
+                    self.state().replacing = None;
+                }
+                Err(e) => self.tell(format!("node {new} does not replace node {old} yet: {e}")),
+            }
+        }
+    }
+
+    /// Whether a lost node's replacement is not carried out yet.
+    pub fn is_replacing(&self) -> bool {
+        self.state().replacing.is_some()
+    }
+
+    /// Ends every fault; the nodes of `dead` are gone for good.
+    pub fn heal(&self, dead: Option<usize>) {
+        self.tell(format!("healed, but for zone {dead:?}"));
+        if let Some(zone) = dead {
+            for number in self.of_zone(zone) {
+                self.world.crash(number, Crash::PowerLost, Survive::Nothing);
+                self.state().gone.insert(number);
+            }
+        }
+        {
+            let mut state = self.state();
+            state.over = true;
+            state.down.clear();
+            state.links.clear();
+        }
+        for number in self.world.nodes() {
+            self.with_disk(number, |disk| {
+                disk.set_stuck(false);
+                disk.set_slowness(1);
+                disk.set_capacity(None);
+                disk.forget_ordered();
+            });
+            let pid = self.world.machines()[&number].process.as_ref().map(|p| p.pid);
+            if let Some(pid) = pid {
+                self.world.executor.pause(pid, false);
+                self.world.executor.slow_down(pid, None);
+            }
+        }
+        self.mend_links();
+        for number in self.alive() {
+            self.start(number);
+        }
+    }
+
+    /// How often disks' faults took effect, all disks together.
+    pub fn disk_counters(&self) -> Vec<FaultCounters> {
+        self.world.machines().values().map(|m| m.disk.counters()).collect()
+    }
+
+    // Links.
+
+    fn both(&self, a: u64, b: u64) -> Vec<(HostId, HostId)> {
+        let (a, b) = (self.host(a), self.host(b));
+        vec![(a, b), (b, a)]
+    }
+
+    /// Every link between these nodes and everyone else, with clients or without, both ways or one way.
+    fn around(&self, inside: &[u64], choice: u64) -> Vec<(HostId, HostId)> {
+        let inner: Vec<HostId> = inside.iter().map(|n| self.host(*n)).collect();
+        let mut outer: Vec<HostId> = self.world.machines().values().map(|m| m.host).collect();
+        if choice.is_multiple_of(2) {
+            outer.extend(self.state().clients.iter().copied());
+        }
+        let mut links = Vec::new();
+        for a in &inner {
+            for b in outer.iter().filter(|b| !inner.contains(b)) {
+                if choice % 10 != 3 {
+                    links.push((*a, *b));
+                }
+                if choice % 10 != 4 {
+                    links.push((*b, *a));
+                }
+            }
+        }
+        links
+    }
+
+    fn change_links(&self, links: &[(HostId, HostId)], change: Change, for_ms: u64) -> bool {
+        let id = {
+            let mut state = self.state();
+            state.next_change += 1;
+            let id = state.next_change;
+            for link in links {
+                state.links.entry(*link).or_default().push((id, change));
+            }
+            id
+        };
+        self.set_links(links);
+        let links = links.to_vec();
+        self.after(for_ms, move |d| {
+            for link in &links {
+                if let Some(changes) = d.state().links.get_mut(link) {
+                    changes.retain(|(nth, _)| *nth != id);
+                }
+            }
+            d.set_links(&links);
+        });
+        true
+    }
+
+    fn mend_links(&self) {
+        let mut hosts: Vec<HostId> = self.world.machines().values().map(|m| m.host).collect();
+        hosts.extend(self.state().clients.iter().copied());
+        let mut links = Vec::new();
+        for a in &hosts {
+            links.extend(hosts.iter().filter(|b| *b != a).map(|b| (*a, *b)));
+        }
+        self.set_links(&links);
+    }
+
+    fn set_links(&self, links: &[(HostId, HostId)]) {
+        let zones: BTreeMap<HostId, usize> = self.world.machines().values().map(|m| (m.host, m.zone)).collect();
+        for (from, to) in links {
+            let near = zones.get(from) == zones.get(to);
+            let delay = if near { self.plan.delay_us.0 } else { self.plan.delay_us.1 };
+            let mut link = Link::healthy(Duration::from_micros(delay));
+            for (_, change) in self.state().links.get(&(*from, *to)).into_iter().flatten() {
+                match *change {
+                    Change::Cut => link.cut = true,
+                    Change::Loss(per_mille) => link.loss_per_mille = link.loss_per_mille.max(per_mille),
+                    Change::Reorder(per_mille) => link.reorder_per_mille = link.reorder_per_mille.max(per_mille),
+                    Change::Duplicate(per_mille) => link.duplicate_per_mille = link.duplicate_per_mille.max(per_mille),
+                    Change::Delay(ms) => {
+                        link.delay += Duration::from_millis(ms);
+                        link.jitter = link.delay / 2;
+                    }
+                    Change::Trickle(bytes) => {
+                        link.bandwidth = if link.bandwidth == 0 { bytes } else { link.bandwidth.min(bytes) };
+                    }
+                }
+            }
+            self.world.network.set_link(*from, *to, link);
+        }
+    }
+}
+
+enum Step {
+    Strike(Fault),
+    Arm(usize),
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
+}

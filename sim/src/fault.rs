@@ -1,0 +1,229 @@
+//! The faults there are: what each does to whom, and for how long.
+//!
+//! Deliberately absent: carrying them out (`director`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rng::Rng;
+
+/// A fault without its details; counted under its name.
+macro_rules! kinds {
+    ($($kind:ident $name:literal,)+) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Kind { $($kind,)+ }
+
+        impl Kind {
+            /// Every kind that is scheduled by time.
+            pub const ALL: &'static [Kind] = &[$(Kind::$kind,)+];
+
+            /// Its name in reports.
+            pub const fn name(self) -> &'static str {
+                match self { $(Kind::$kind => $name,)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    CutLink "link cut both ways",
+    CutOneWay "link cut one way",
+    IsolateNode "node isolated",
+    IsolateZone "zone isolated",
+    Loss "packet loss",
+    Reorder "packets reordered",
+    Duplicate "packets duplicated",
+    Delay "slow link",
+    Trickle "link trickles",
+    HalfOpen "connections half open",
+    Reset "connections reset",
+    Kill "node killed",
+    Restart "node restarted in good order",
+    PowerLoss "node lost power",
+    ZonePowerLoss "zone lost power",
+    ClusterPowerLoss "cluster lost power",
+    Pause "node paused",
+    SlowNode "node slow",
+    WallForward "wall clock jumped forward",
+    WallBack "wall clock jumped back",
+    Drift "monotonic clock drifts",
+    Replace "disk lost, node replaced",
+    FsyncError "fsync failed",
+    FsyncDirError "fsync of directory failed",
+    WriteError "write failed",
+    ShortWrite "write cut short",
+    ReadError "read failed",
+    RenameError "rename failed",
+    DiskFull "disk full",
+    SlowDisk "disk slow",
+    StuckDisk "disk stuck",
+    BitFlip "bit flipped on disk",
+    BitMisread "bit flipped in a read",
+}
+
+/// One fault. Nodes are numbered from 0 as there are at that time; `for_ms` is how long it lasts, or until
+/// what was stopped is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub kind: Kind,
+    /// Whom it strikes.
+    pub node: u32,
+    /// And the other end of a link.
+    pub other: u32,
+    pub for_ms: u64,
+    /// How hard: per mille, bytes a second, microseconds, milliseconds, or parts per million.
+    pub amount: u64,
+    /// What a power loss leaves of what was not synced.
+    pub survive: Left,
+}
+
+/// What a power loss leaves of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Left {
+    Nothing,
+    Something,
+    Everything,
+}
+
+/// A fault and its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduled {
+    pub at_ms: u64,
+    pub fault: Fault,
+}
+
+impl Left {
+    fn draw(rng: &mut Rng) -> Left {
+        *rng.pick(&[Left::Nothing, Left::Nothing, Left::Something, Left::Something, Left::Everything])
+            .expect("not empty")
+    }
+
+    pub fn survive(self) -> braid_env::disk::sim::Survive {
+        use braid_env::disk::sim::Survive;
+        match self {
+            Left::Nothing => Survive::Nothing,
+            Left::Something => Survive::Random,
+            Left::Everything => Survive::Everything,
+        }
+    }
+}
+
+impl Fault {
+    /// One of a kind; those that lose durable data are carried out on a node of the unlucky zone, whatever
+    /// is drawn here.
+    pub fn draw(kind: Kind, nodes: u32, _unlucky_zone: usize, rng: &mut Rng) -> Fault {
+        let node = rng.below(u64::from(nodes)) as u32;
+        let other = (node + 1 + rng.below(u64::from(nodes.max(2) - 1)) as u32) % nodes.max(1);
+        let for_ms = match kind {
+            Kind::Kill | Kind::Restart | Kind::PowerLoss | Kind::ZonePowerLoss | Kind::ClusterPowerLoss => {
+                rng.skewed(50..=8_000)
+            }
+            Kind::Pause | Kind::StuckDisk => rng.skewed(100..=6_000),
+            Kind::DiskFull => rng.skewed(500..=5_000),
+            _ => rng.skewed(200..=10_000),
+        };
+        let amount = match kind {
+            Kind::Loss => rng.skewed(5..=300),
+            Kind::Reorder | Kind::Duplicate => rng.skewed(50..=600),
+            Kind::Delay => rng.skewed(5..=400),
+            Kind::Trickle => rng.skewed(2_000..=2_000_000),
+            Kind::SlowNode => rng.skewed(100..=50_000),
+            Kind::WallForward | Kind::WallBack => rng.skewed(100..=86_400_000),
+            Kind::Drift => rng.skewed(10..=20_000),
+            Kind::SlowDisk => rng.skewed(2..=50),
+            _ => rng.u64(),
+        };
+        Fault { kind, node, other, for_ms, amount, survive: Left::draw(rng) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: node #{}, other #{}, {} ms", self.kind.name(), self.node, self.other, self.for_ms)?;
+        if self.amount < 1 << 40 {
+            write!(f, ", {}", self.amount)?;
+        }
+        write!(f, ", unsynced: {:?}", self.survive)
+    }
+}
+
+/// When an armed fault strikes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trigger {
+    /// A mark in the code is passed for the so-manieth time.
+    Mark { name: String, skip: u32 },
+    /// A client is told that its record is stored.
+    Acknowledged { skip: u32 },
+    /// In the middle of an fsync of a file.
+    MidFsync { skip: u32 },
+    /// After a file was renamed and before its directory is synced.
+    Renamed { skip: u32 },
+    /// After a file was created.
+    Created { skip: u32 },
+    /// After an fsync, before its caller knows.
+    Fsynced { skip: u32 },
+}
+
+/// Whom a trigger strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Blast {
+    /// The node that it happened on; for an acknowledgement, any.
+    Node,
+    Zone,
+    Cluster,
+}
+
+/// A trigger, armed from some time on; it strikes once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arming {
+    pub from_ms: u64,
+    pub trigger: Trigger,
+    pub blast: Blast,
+    /// Whether the power goes, or only the process.
+    pub power: bool,
+    pub survive: Left,
+    /// How long it stays down.
+    pub for_ms: u64,
+}
+
+impl Trigger {
+    /// Any, armed at some time of a run.
+    pub fn draw(duration_ms: u64, rng: &mut Rng) -> Arming {
+        let skip = match rng.chance(500) {
+            true => rng.below(4) as u32,
+            false => rng.skewed(1..=500) as u32,
+        };
+        let trigger = match rng.below(8) {
+            0 | 1 => Trigger::Acknowledged { skip },
+            2 => Trigger::MidFsync { skip },
+            3 => Trigger::Fsynced { skip },
+            4 => Trigger::Renamed { skip: skip % 8 },
+            5 => Trigger::Created { skip: skip % 8 },
+            _ => Trigger::Mark { name: crate::marks::draw(rng), skip: if rng.chance(700) { skip % 4 } else { skip } },
+        };
+        let blast = *rng.pick(&[Blast::Node, Blast::Node, Blast::Zone, Blast::Cluster]).expect("not empty");
+        Arming {
+            from_ms: rng.within(3_000..=duration_ms.max(3_001)),
+            trigger,
+            blast,
+            power: rng.chance(750),
+            survive: Left::draw(rng),
+            for_ms: rng.skewed(50..=6_000),
+        }
+    }
+}
+
+impl fmt::Display for Arming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} {:?} {} {:?} for {} ms",
+            self.blast,
+            self.trigger,
+            if self.power { "loses power" } else { "is killed" },
+            self.survive,
+            self.for_ms
+        )
+    }
+}

@@ -1,0 +1,561 @@
+//! The list of events, sorted by what they are about: the one form that every checker reads.
+//!
+//! Invariant: nothing is added. A put's outcome is unknown until its return says otherwise, and a time
+//! that was never seen is `None`, not a guess.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{
+    Admin, AdminDone, At, Call, ClientId, Event, Failed, IteratorKind, Listing, Note, OpId, Order, Outcome, Page,
+    PutCall, Returned, Seen, Sent, ShardFacts, ShardKey, ShardView, StreamFacts, Via, What,
+};
+
+/// Everything a run's clients saw.
+#[derive(Debug)]
+pub struct History {
+    pub events: Vec<Event>,
+    /// In the order of their invocations.
+    pub puts: Vec<Put>,
+    /// By value id: all that was sent or seen.
+    pub values: BTreeMap<u64, Value>,
+    /// Chains of pages, each from one beginning; in the order of their beginnings.
+    pub reads: Vec<Read>,
+    /// The chain that a call began; a consumer's first.
+    chains: BTreeMap<OpId, usize>,
+    pub admin: Vec<AdminOp>,
+    lives: BTreeMap<Arc<str>, Life>,
+    pub shards: BTreeMap<ShardKey, ShardView>,
+    /// When faults stopped.
+    pub healed: Option<At>,
+    /// The last event's time.
+    pub end: At,
+}
+
+/// One put call.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub op: OpId,
+    pub client: ClientId,
+    pub via: Via,
+    pub call: Arc<PutCall>,
+    pub invoked: At,
+    /// `None`: it never came back.
+    pub returned: Option<At>,
+    /// One per record; unknown where it never came back.
+    pub outcomes: Arc<[Outcome]>,
+}
+
+/// One sending of a value: a record of a put, both by their places.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Attempt {
+    pub put: usize,
+    pub nth: usize,
+}
+
+/// A value's sendings, and where it is.
+#[derive(Clone, Debug, Default)]
+pub struct Value {
+    pub attempts: Vec<Attempt>,
+    pub places: Vec<Place>,
+}
+
+/// Where a record is, or was said to be.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    pub shard: ShardKey,
+    pub offset: u64,
+}
+
+/// A record where it was first read.
+#[derive(Clone, Debug)]
+pub struct Appearance {
+    pub seen: Seen,
+    /// When the first answer that held it came.
+    pub at: At,
+    /// Through which call.
+    pub op: OpId,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum ReadKind {
+    /// GetShardIterator, then GetRecords.
+    Poll,
+    /// SubscribeToShard.
+    Subscription,
+    /// The library's consumer: one chain for each of its shards.
+    Consumer,
+}
+
+/// A chain of pages from one beginning.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// What began it.
+    pub op: OpId,
+    pub client: ClientId,
+    pub via: Via,
+    pub how: ReadKind,
+    pub stream: Arc<str>,
+    pub shard: Arc<str>,
+    pub kind: IteratorKind,
+    pub invoked: At,
+    /// From when on the beginning is fixed; `None`: never, so there are no pages either.
+    pub begun: Option<At>,
+    pub pages: Vec<PageRead>,
+    /// How it ended, if it did.
+    pub ended: Option<(At, Option<Failed>)>,
+    /// The shard it was of, where that can be told.
+    pub key: Option<ShardKey>,
+}
+
+/// A page of a chain.
+#[derive(Clone, Debug)]
+pub struct PageRead {
+    pub op: OpId,
+    pub via: Via,
+    /// Polls: when the page was asked for. Else when the chain was.
+    pub invoked: At,
+    pub returned: At,
+    /// The most records it may have.
+    pub limit: u32,
+    pub page: Arc<Page>,
+}
+
+/// An administrative call.
+#[derive(Clone, Debug)]
+pub struct AdminOp {
+    pub op: OpId,
+    pub client: ClientId,
+    pub via: Via,
+    pub call: Admin,
+    pub invoked: At,
+    pub returned: Option<At>,
+    /// `None`: it never came back.
+    pub result: Option<Result<AdminDone, Failed>>,
+}
+
+/// What may have been done to a stream's name: places in [`History::admin`].
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    creations: Vec<usize>,
+    deletions: Vec<usize>,
+}
+
+/// What an open call is waiting for.
+enum Pending {
+    Put(usize),
+    Read(usize),
+    Page { read: usize, via: Via, invoked: At, limit: u32 },
+    Consumer { via: Via, client: ClientId, stream: Arc<str>, kind: IteratorKind, invoked: At, begun: Option<At> },
+    Admin(usize),
+}
+
+impl History {
+    pub(super) fn of(events: Vec<Event>) -> History {
+        let history = History {
+            end: events.last().map_or(At { ns: 0, nth: 0 }, |last| last.at),
+            events: Vec::new(),
+            puts: Vec::new(),
+            values: BTreeMap::new(),
+            reads: Vec::new(),
+            chains: BTreeMap::new(),
+            admin: Vec::new(),
+            lives: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            healed: None,
+        };
+        let mut digest = Digest { history, pending: BTreeMap::new(), consumers: BTreeMap::new() };
+        for event in &events {
+            digest.take(event);
+        }
+        let mut history = digest.history;
+        history.events = events;
+        history.sort_by_stream();
+        history.place_values();
+        history
+    }
+
+    pub fn sent(&self, attempt: Attempt) -> (&Put, &Sent, &Outcome) {
+        let put = &self.puts[attempt.put];
+        (put, &put.call.records[attempt.nth], &put.outcomes[attempt.nth])
+    }
+
+    /// The sending through which `value` got to `place`: the one acknowledged there, or else the first
+    /// whose outcome leaves it open.
+    pub fn attempt_at(&self, value: u64, place: &Place) -> Option<Attempt> {
+        let attempts = &self.values.get(&value)?.attempts;
+        let acked = attempts.iter().find(|it| self.acked_place(**it).as_ref() == Some(place));
+        let open = || attempts.iter().find(|it| matches!(self.sent(**it).2, Outcome::Unknown { .. }));
+        acked.or_else(open).or(attempts.first()).copied()
+    }
+
+    /// Where an acknowledgement says that the record is.
+    pub fn acked_place(&self, attempt: Attempt) -> Option<Place> {
+        let (put, _, outcome) = self.sent(attempt);
+        match outcome {
+            Outcome::Acked { number, .. } => {
+                Some(Place { shard: ShardKey::of(&put.call.stream, number), offset: number.offset.0 })
+            }
+            _ => None,
+        }
+    }
+
+    /// All listings of a stream's shards that came back, with when they were asked for.
+    pub fn listings(&self) -> impl Iterator<Item = (&AdminOp, &Arc<str>, &Listing)> {
+        self.admin.iter().filter_map(|it| match (&it.call, &it.result) {
+            (Admin::ListShards { stream }, Some(Ok(AdminDone::Shards(listing)))) => Some((it, stream, listing)),
+            _ => None,
+        })
+    }
+
+    /// The creations of a stream that may have been done, in the order in which they were asked for.
+    pub fn creations<'a>(&'a self, stream: &str) -> impl Iterator<Item = &'a AdminOp> {
+        self.lives.get(stream).into_iter().flat_map(|life| &life.creations).map(|nth| &self.admin[*nth])
+    }
+
+    /// The deletions of a stream that may have been done.
+    pub fn deletions<'a>(&'a self, stream: &str) -> impl Iterator<Item = &'a AdminOp> {
+        self.lives.get(stream).into_iter().flat_map(|life| &life.deletions).map(|nth| &self.admin[*nth])
+    }
+
+    /// Every name that was asked to be created.
+    pub fn stream_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.lives.keys()
+    }
+
+    /// Whether the stream of this name may have been another one at some moment from `from` to `to` than
+    /// at another: deleted, and created again.
+    pub fn may_be_reborn(&self, stream: &str, from: At, to: At) -> bool {
+        self.creations(stream).any(|create| {
+            let meanwhile = create.invoked < to && from < create.done_by();
+            meanwhile && self.deletions(stream).any(|delete| delete.invoked < create.done_by().min(to))
+        })
+    }
+
+    pub fn notes(&self) -> impl Iterator<Item = (At, &Note)> {
+        self.events.iter().filter_map(|event| match &event.what {
+            What::Note(note) => Some((event.at, note)),
+            _ => None,
+        })
+    }
+
+    /// The last word of each node on which streams there are.
+    pub fn final_streams(&self) -> BTreeMap<Arc<str>, &[StreamFacts]> {
+        let mut found: BTreeMap<Arc<str>, &[StreamFacts]> = BTreeMap::new();
+        for (_, note) in self.notes() {
+            if let Note::FinalStreams { via, streams } = note {
+                found.insert(via.clone(), streams);
+            }
+        }
+        found
+    }
+
+    /// The last known facts of a shard, by when they were asked for.
+    pub fn shard_facts(&self, key: &ShardKey) -> Option<&ShardFacts> {
+        self.shards.get(key).and_then(|view| view.facts.as_ref())
+    }
+
+    pub fn read(&self, op: OpId) -> Option<&Read> {
+        self.chains.get(&op).map(|nth| &self.reads[*nth])
+    }
+
+    fn sort_by_stream(&mut self) {
+        for (nth, it) in self.admin.iter().enumerate() {
+            match &it.call {
+                Admin::Create { stream, .. } => {
+                    let life = self.lives.entry(stream.clone()).or_default();
+                    life.creations.extend(it.may_be_done().then_some(nth));
+                }
+                Admin::Delete { stream } => {
+                    let life = self.lives.entry(stream.clone()).or_default();
+                    life.deletions.extend(it.may_be_done().then_some(nth));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Fills `values`, `shards` and the reads' keys.
+    fn place_values(&mut self) {
+        for (put, it) in self.puts.iter().enumerate() {
+            for (nth, sent) in it.call.records.iter().enumerate() {
+                self.values.entry(sent.value).or_default().attempts.push(Attempt { put, nth });
+            }
+        }
+        let views = ShardView::all_of(self);
+        for (key, view) in &views {
+            for (offset, appearance) in &view.places {
+                if let Ok(payload) = &appearance.seen.payload {
+                    let place = Place { shard: key.clone(), offset: *offset };
+                    self.values.entry(payload.value).or_default().places.push(place);
+                }
+            }
+        }
+        let mut by_name: BTreeMap<(&str, u32), Vec<&ShardKey>> = BTreeMap::new();
+        for key in views.keys() {
+            by_name.entry((&key.stream, key.index)).or_default().push(key);
+        }
+        for read in &mut self.reads {
+            let first = read.pages.iter().find_map(|it| it.page.records.first());
+            read.key = match first {
+                Some(seen) => Some(ShardKey::of(&read.stream, &seen.number)),
+                None => ShardKey::index_of(&read.shard)
+                    .and_then(|index| by_name.get(&(&*read.stream, index)))
+                    .and_then(|keys| match keys[..] {
+                        [one] => Some(one.clone()),
+                        _ => None,
+                    }),
+            };
+        }
+        self.shards = views;
+    }
+}
+
+impl AdminOp {
+    /// Unless it was certainly refused.
+    pub fn may_be_done(&self) -> bool {
+        !matches!(&self.result, Some(Err(failed)) if failed.refused)
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    /// When it was decided, at the latest; `At::NEVER` where that is open.
+    pub fn done_by(&self) -> At {
+        match (self.is_done(), self.returned) {
+            (true, Some(at)) => at,
+            _ => At::NEVER,
+        }
+    }
+}
+
+impl Read {
+    /// All records of the chain, with their pages.
+    pub fn records(&self) -> impl Iterator<Item = (&PageRead, &Seen)> {
+        self.pages.iter().flat_map(|page| page.page.records.iter().map(move |seen| (page, seen)))
+    }
+}
+
+struct Digest {
+    history: History,
+    pending: BTreeMap<OpId, Pending>,
+    /// Which chain is a consumer's, by its call and shard.
+    consumers: BTreeMap<(OpId, Arc<str>), usize>,
+}
+
+impl Digest {
+    fn take(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.what {
+            What::Invoked { op, client, via, call } => self.invoked(at, *op, *client, via, call),
+            What::Returned { op, with } => self.returned(at, *op, with),
+            What::Received { op, shard, page } => self.received(at, *op, shard, page),
+            What::Note(Note::Healed) => self.history.healed = self.history.healed.or(Some(at)),
+            What::Note(_) => {}
+        }
+    }
+
+    fn invoked(&mut self, invoked: At, op: OpId, client: ClientId, via: &Via, call: &Call) {
+        let via = via.clone();
+        let pending = match call {
+            Call::Put(call) => {
+                let unknown = Outcome::Unknown { why: "it never came back".to_owned() };
+                let outcomes = vec![unknown; call.records.len()].into();
+                let call = call.clone();
+                self.history.puts.push(Put { op, client, via, call, invoked, returned: None, outcomes });
+                Pending::Put(self.history.puts.len() - 1)
+            }
+            Call::Iterator { stream, shard, kind } | Call::Subscribe { stream, shard, kind } => {
+                let how = match call {
+                    Call::Iterator { .. } => ReadKind::Poll,
+                    _ => ReadKind::Subscription,
+                };
+                let (stream, shard, kind) = (stream.clone(), shard.clone(), *kind);
+                let (begun, pages) = (None, Vec::new());
+                self.history.reads.push(Read {
+                    op,
+                    client,
+                    via,
+                    how,
+                    stream,
+                    shard,
+                    kind,
+                    invoked,
+                    begun,
+                    pages,
+                    ended: None,
+                    key: None,
+                });
+                self.history.chains.insert(op, self.history.reads.len() - 1);
+                Pending::Read(self.history.reads.len() - 1)
+            }
+            Call::Records { iterator, limit } => {
+                let read = *self.history.chains.get(iterator).expect("pages follow an iterator");
+                Pending::Page { read, via, invoked, limit: *limit }
+            }
+            Call::Consume { stream, kind } => {
+                Pending::Consumer { via, client, stream: stream.clone(), kind: *kind, invoked, begun: None }
+            }
+            Call::Admin(call) => {
+                let call = call.clone();
+                let (returned, result) = (None, None);
+                self.history.admin.push(AdminOp { op, client, via, call, invoked, returned, result });
+                Pending::Admin(self.history.admin.len() - 1)
+            }
+        };
+        self.pending.insert(op, pending);
+    }
+
+    fn returned(&mut self, at: At, op: OpId, with: &Returned) {
+        let Some(pending) = self.pending.get_mut(&op) else { return };
+        match (pending, with) {
+            (Pending::Put(put), Returned::Put(outcomes)) => {
+                let put = &mut self.history.puts[*put];
+                assert_eq!(outcomes.len(), put.call.records.len(), "{op} has an outcome for each record");
+                put.outcomes = outcomes.clone();
+                put.returned = Some(at);
+            }
+            (Pending::Read(read), Returned::Begun) => {
+                self.history.reads[*read].begun = Some(at);
+                return;
+            }
+            (Pending::Consumer { begun, .. }, Returned::Begun) => {
+                *begun = Some(at);
+                return;
+            }
+            (Pending::Page { read, via, invoked, limit }, Returned::Page(page)) => {
+                let (via, invoked, limit, page) = (via.clone(), *invoked, *limit, page.clone());
+                let page = PageRead { op, via, invoked, returned: at, limit, page };
+                self.history.reads[*read].pages.push(page);
+            }
+            (Pending::Read(read), Returned::Ended) => self.history.reads[*read].ended = Some((at, None)),
+            (Pending::Read(read), Returned::Failed(failed)) => {
+                self.history.reads[*read].ended = Some((at, Some(failed.clone())));
+            }
+            (Pending::Consumer { .. }, Returned::Ended | Returned::Failed(_)) => {
+                let failed = match with {
+                    Returned::Failed(failed) => Some(failed.clone()),
+                    _ => None,
+                };
+                for (_, read) in self.consumers.range((op, Arc::from(""))..).take_while(|((of, _), _)| *of == op) {
+                    self.history.reads[*read].ended = Some((at, failed.clone()));
+                }
+            }
+            (Pending::Admin(admin), Returned::Admin(done)) => {
+                let admin = &mut self.history.admin[*admin];
+                (admin.returned, admin.result) = (Some(at), Some(Ok(done.clone())));
+            }
+            (Pending::Admin(admin), Returned::Failed(failed)) => {
+                let admin = &mut self.history.admin[*admin];
+                (admin.returned, admin.result) = (Some(at), Some(Err(failed.clone())));
+            }
+            (Pending::Page { .. }, Returned::Failed(_)) => {}
+            (_, with) => panic!("{op} cannot return {with:?}"),
+        }
+        self.pending.remove(&op);
+    }
+
+    fn received(&mut self, returned: At, op: OpId, shard: &Arc<str>, page: &Arc<Page>) {
+        let read = match self.pending.get(&op) {
+            Some(Pending::Read(read)) => *read,
+            Some(Pending::Consumer { via, client, stream, kind, invoked, begun }) => {
+                let History { reads, chains, .. } = &mut self.history;
+                *self.consumers.entry((op, shard.clone())).or_insert_with(|| {
+                    reads.push(Read {
+                        op,
+                        client: *client,
+                        via: via.clone(),
+                        how: ReadKind::Consumer,
+                        stream: stream.clone(),
+                        shard: shard.clone(),
+                        kind: *kind,
+                        invoked: *invoked,
+                        begun: *begun,
+                        pages: Vec::new(),
+                        ended: None,
+                        key: None,
+                    });
+                    chains.entry(op).or_insert(reads.len() - 1);
+                    reads.len() - 1
+                })
+            }
+            _ => return,
+        };
+        let read = &mut self.history.reads[read];
+        let (via, invoked, page) = (read.via.clone(), read.invoked, page.clone());
+        read.pages.push(PageRead { op, via, invoked, returned, limit: 0, page });
+    }
+}
+
+impl Put {
+    /// When it was over, at the latest.
+    pub fn over_by(&self) -> At {
+        self.returned.unwrap_or(At::NEVER)
+    }
+
+    /// The pipeline in which records of a key keep their order.
+    pub fn pipeline(&self) -> Option<u32> {
+        match self.call.order {
+            Order::Pipeline(id) => Some(id),
+            Order::Free | Order::InCall => None,
+        }
+    }
+}
+
+/// One reading of a whole shard at the end.
+#[derive(Clone, Debug)]
+pub struct FinalPass<'a> {
+    pub pass: u32,
+    pub stream: Arc<str>,
+    pub shard: Arc<str>,
+    /// The shard as it was listed before.
+    pub key: Option<ShardKey>,
+    /// When its reading was over.
+    pub at: At,
+    /// Whether the tip was reached.
+    pub complete: bool,
+    /// By offset.
+    pub records: BTreeMap<u64, &'a Seen>,
+}
+
+impl History {
+    /// Every reading of a whole shard at the end.
+    pub fn final_passes(&self) -> Vec<FinalPass<'_>> {
+        let mut passes = Vec::new();
+        for (at, note) in self.notes() {
+            let Note::FinalRead { pass, stream, shard, iterators, complete } = note else { continue };
+            let reads = iterators.iter().filter_map(|op| self.read(*op));
+            let records = reads.flat_map(Read::records).map(|(_, seen)| (seen.offset(), seen)).collect();
+            let key = self.listed_key(stream, shard, at);
+            let (stream, shard) = (stream.clone(), shard.clone());
+            passes.push(FinalPass { pass: *pass, stream, shard, key, at, complete: *complete, records });
+        }
+        passes
+    }
+
+    /// The shard that had this name when it was last listed before `at`.
+    pub fn listed_key(&self, stream: &Arc<str>, shard: &str, at: At) -> Option<ShardKey> {
+        let listings = self.listings().filter(|(op, of, _)| *of == stream && op.invoked < at);
+        let facts = listings.flat_map(|(_, _, listing)| &listing.shards).filter(|facts| &*facts.name == shard);
+        facts.last().map(|facts| ShardKey::of(stream, &facts.starting))
+    }
+
+    /// The shards of which something can be said.
+    pub fn certain_shards(&self) -> impl Iterator<Item = (&ShardKey, &ShardView)> {
+        self.shards.iter().filter(|(_, view)| !view.ambiguous)
+    }
+
+    /// The view of a shard, if something can be said of it.
+    pub fn certain(&self, key: Option<&ShardKey>) -> Option<&ShardView> {
+        self.shards.get(key?).filter(|view| !view.ambiguous)
+    }
+
+    /// A sending in words.
+    pub fn tell(&self, attempt: Attempt) -> String {
+        let (put, sent, outcome) = self.sent(attempt);
+        let until = put.returned.map_or("never came back".to_owned(), |at| format!("until {at}"));
+        let (op, client, via, stream) = (put.op, put.client, &put.via, &put.call.stream);
+        format!("{op}: {client} {via} put {sent} into {stream} at {} {until}: {outcome}", put.invoked)
+    }
+}

@@ -1,0 +1,116 @@
+//! Looks into the replicas at the end of a run: whether log, index, checkpoints and state tell one story.
+
+use braid_env::task;
+use braid_log::{Entry, LogId};
+use braid_node::Node;
+use braid_node::replication::{GroupReplica, State, checkpoint_state};
+
+use crate::checkers::Violation;
+use crate::checkers::agreement::{self, ReplicaFacts};
+use crate::world::World;
+
+/// Bytes of log read at a time.
+const PIECE: usize = 1 << 20;
+
+/// How often a replica that changes while it is looked at is looked at again.
+const ATTEMPTS: u32 = 3;
+
+/// Every replica of these nodes.
+pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
+    let mut wrong = Vec::new();
+    for &number in nodes {
+        let Some(node) = world.node(number) else { continue };
+        let seams = world.machines()[&number].process.as_ref().map(|process| process.seams.clone());
+        let Some(seams) = seams else { continue };
+        let index = world.machines()[&number].index.clone();
+        let looking = {
+            // In the node's own world: the files are on its disk.
+            let _there = seams.enter();
+            task::spawn(async move { node_facts(number, &node, index.as_ref()).await })
+        };
+        wrong.extend(looking.await.unwrap_or_default());
+    }
+    wrong
+}
+
+async fn node_facts(number: u64, node: &Node, index: &dyn braid_node::index::RecordIndex) -> Vec<Violation> {
+    let mut wrong = Vec::new();
+    for replica in node.groups().all() {
+        for _ in 0..ATTEMPTS {
+            // A log that is trimmed or moves on meanwhile is read again.
+            if let Some(found) = replica_facts(number, &replica, index).await {
+                wrong.extend(found);
+                break;
+            }
+        }
+    }
+    wrong
+}
+
+/// `None` if it changed meanwhile, or can't be read.
+async fn replica_facts(
+    number: u64,
+    replica: &GroupReplica,
+    index: &dyn braid_node::index::RecordIndex,
+) -> Option<Vec<Violation>> {
+    let log = replica.log();
+    let purged = log.purged();
+    let mut checkpoints: Vec<(LogId, State)> = Vec::new();
+    for info in log.checkpoints().await.ok()?.good {
+        let (last, bytes) = log.load_checkpoint(info.seq).await.ok()?;
+        checkpoints.push((last, checkpoint_state(last, &bytes).ok()?));
+    }
+    let first = log.first_index();
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let next = entries.last().map_or(first, |entry| entry.id().index + 1);
+        let piece = log.read(next..u64::MAX, PIECE).await.ok()?;
+        if piece.is_empty() {
+            break;
+        }
+        entries.extend(piece);
+    }
+    // At one moment: what was read is of now if the log is as it was.
+    let state = replica.with_state(State::clone);
+    let applied = Some(*replica.applied().borrow()).filter(|_| log.last_id().is_some());
+    let end = entries.last().map(|entry| entry.id()).or(purged);
+    if log.purged() != purged || log.last_id() != end || replica.status().replica.running.is_err() {
+        return None;
+    }
+    checkpoints.retain(|(last, _)| applied.is_some_and(|applied| last.index <= applied));
+    let group = replica.id().0;
+    Some(match &state {
+        State::Data(data) => {
+            let of_data = |(last, state): &(LogId, State)| match state {
+                State::Data(group) => Some((*last, group.clone())),
+                State::Catalog(_) => None,
+            };
+            let checkpoints: Vec<_> = checkpoints.iter().filter_map(of_data).collect();
+            let facts = ReplicaFacts {
+                node: number,
+                group,
+                entries: &entries,
+                checkpoints: &checkpoints,
+                applied,
+                state: data,
+            };
+            agreement::check(&facts, index)
+        }
+        State::Catalog(catalog) => {
+            let of_catalog = |(last, state): &(LogId, State)| match state {
+                State::Catalog(catalog) => Some((*last, catalog.clone())),
+                State::Data(_) => None,
+            };
+            let checkpoints: Vec<_> = checkpoints.iter().filter_map(of_catalog).collect();
+            let facts = ReplicaFacts {
+                node: number,
+                group,
+                entries: &entries,
+                checkpoints: &checkpoints,
+                applied,
+                state: catalog,
+            };
+            agreement::check_catalog(&facts)
+        }
+    })
+}

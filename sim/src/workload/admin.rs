@@ -1,0 +1,130 @@
+//! A client that describes, lists, moves leaderships, and lets streams come and go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use braid_env::time::{self, Instant};
+
+use super::node_client::{PutStyle, put_call};
+use super::records::Records;
+use super::spec::{AdminSpec, KeySpec, SizeSpec, StreamSpec};
+use super::{Actor, RETRY, create};
+use crate::history::{Admin, ClientId, Reason};
+
+/// How long one stream may take to come or to go, before the client turns to something else.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub async fn work(mut actor: Actor, spec: AdminSpec, doomed: Vec<StreamSpec>) {
+    let mut churned = 0;
+    while !actor.is_over() {
+        let roll = actor.dice.between(0, 99) as u32;
+        let (churn, doom) = (spec.transfer_percent + spec.churn_percent, spec.doom_percent);
+        if roll < spec.transfer_percent {
+            transfer(&mut actor).await;
+        } else if roll < churn {
+            churned += 1;
+            churn_stream(&mut actor, churned).await;
+        } else if roll < churn + doom && !doomed.is_empty() {
+            let it = actor.dice.one_of(&doomed).clone();
+            doom_stream(&mut actor, &it).await;
+        } else {
+            look(&mut actor).await;
+        }
+        actor.rest_us(spec.interval_ms * 1_000).await;
+        actor.maybe_pause().await;
+    }
+}
+
+async fn look(actor: &mut Actor) {
+    let stream = actor.dice.one_of(&actor.scene.streams.clone()).clone();
+    let call = match actor.dice.between(0, 4) {
+        0 => Admin::ListStreams,
+        1 => Admin::ClusterStatus,
+        2 => Admin::ListShards { stream },
+        _ => Admin::Describe { stream },
+    };
+    let node = actor.node();
+    // What it says is in the history.
+    let _ = actor.calls.admin(node, call).await;
+}
+
+async fn transfer(actor: &mut Actor) {
+    let node = actor.node();
+    let groups: Vec<(u32, Vec<u64>)> = match actor.calls.groups_of(node).await {
+        Ok(groups) => groups.into_iter().filter(|(_, nodes)| !nodes.is_empty()).collect(),
+        Err(_) => return,
+    };
+    if groups.is_empty() {
+        return;
+    }
+    let (group, nodes) = actor.dice.one_of(&groups);
+    let to = *actor.dice.one_of(nodes);
+    let _ = actor.calls.admin(node, Admin::TransferLeader { group: *group, to }).await;
+}
+
+/// A small stream of its own: created, written, read by nobody, deleted, and sometimes created again.
+async fn churn_stream(actor: &mut Actor, nth: u32) {
+    let name = format!("churn-{}-{nth}", actor.spec.id);
+    let shards = actor.dice.between(1, 3) as u32;
+    let spec = StreamSpec { name, shards, retention_ms: 0, doomed: true };
+    let stream = actor.scene.recorder.intern(&spec.name);
+    let lives = actor.dice.between(1, 2);
+    for _ in 0..lives {
+        let until = actor.scene.until.min(Instant::now() + PATIENCE);
+        let node = actor.node();
+        if !create(&actor.calls, node, &spec, until).await {
+            return;
+        }
+        write_some(actor, &stream).await;
+        if actor.dice.percent(30) || !delete(actor, &stream).await {
+            return;
+        }
+    }
+}
+
+async fn doom_stream(actor: &mut Actor, spec: &StreamSpec) {
+    let stream = actor.scene.recorder.intern(&spec.name);
+    if delete(actor, &stream).await {
+        actor.rest(Duration::from_secs(5)).await;
+        let node = actor.node();
+        let until = actor.scene.until.min(Instant::now() + PATIENCE);
+        create(&actor.calls, node, spec, until).await;
+    }
+}
+
+async fn write_some(actor: &mut Actor, stream: &Arc<str>) {
+    let keys = KeySpec { count: 5, hot_percent: 0, explicit_percent: 20, shared: false };
+    let sizes = SizeSpec { usual_bytes: 200, large_permille: 0, huge_permyriad: 0 };
+    let mut records = Records::new(&actor.scene.recorder, ClientId(actor.spec.id), 0, keys, sizes);
+    let style = PutStyle::Batch { keep_order: false };
+    for _ in 0..actor.dice.between(0, 5) {
+        let count = actor.dice.between(1, 20);
+        let (sent, data) = (0..count).map(|_| records.next(&mut actor.dice)).unzip();
+        let node = actor.node();
+        let outcomes = actor.calls.put(node, put_call(stream, sent, style), data, style).await;
+        actor.scene.known.hear_outcomes(&mut actor.dice, stream, &outcomes);
+        actor.rest(RETRY).await;
+    }
+}
+
+/// Asks for a stream's deletion and waits until it is gone. False if that was not seen.
+async fn delete(actor: &mut Actor, stream: &Arc<str>) -> bool {
+    let until = actor.scene.until.min(Instant::now() + PATIENCE);
+    let mut asked = false;
+    while Instant::now() < until {
+        let node = actor.node();
+        if !asked {
+            asked = match actor.calls.admin(node, Admin::Delete { stream: stream.clone() }).await {
+                Ok(_) => true,
+                Err(failed) => failed.refused && failed.reason == Reason::StreamNotFound,
+            };
+        } else {
+            let described = actor.calls.admin(node, Admin::Describe { stream: stream.clone() }).await;
+            if matches!(described, Err(failed) if failed.refused && failed.reason == Reason::StreamNotFound) {
+                return true;
+            }
+        }
+        time::sleep(RETRY).await;
+    }
+    false
+}
