@@ -232,7 +232,8 @@ fn scan(
     let (mut found, mut next): (Vec<IndexEntry>, Offset) = (Vec::new(), from);
     loop {
         let page = index.scan(group, shard, next, PAGE).map_err(|error| error.to_string())?;
-        if found.last().map(IndexEntry::end) > page.last().map(IndexEntry::end) {
+        // A last page that is full has an empty one behind it.
+        if !page.is_empty() && found.last().map(IndexEntry::end) > page.last().map(IndexEntry::end) {
             return Err(format!("a scan from {next} on went back"));
         }
         let Some(last) = page.last() else { return Ok(found) };

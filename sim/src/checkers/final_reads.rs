@@ -27,8 +27,8 @@ pub fn check(history: &History, bounds: &Bounds) -> Vec<Violation> {
 }
 
 fn differ(history: &History, bounds: &Bounds, first: &FinalPass<'_>, second: &FinalPass<'_>) -> Option<Violation> {
-    let view = history.certain(second.key.as_ref());
-    let trimmed = view.map_or(0, |view| bounds.trimmed_by(history, &first.stream, view, second.at));
+    let view = history.certain(second.key.as_ref())?;
+    let trimmed = bounds.trimmed_by(history, &first.stream, view, second.at);
     let end = first.records.last_key_value().map_or(0, |(offset, _)| offset + 1);
     let offsets: BTreeSet<u64> = first.records.keys().chain(second.records.keys()).copied().collect();
     let differs = offsets.into_iter().find(|offset| match (first.records.get(offset), second.records.get(offset)) {

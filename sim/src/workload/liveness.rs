@@ -12,7 +12,8 @@ use super::records::Records;
 use super::spec::{KeySpec, SizeSpec};
 use super::{LIVENESS, RETRY};
 use crate::history::{
-    Admin, AdminDone, ClientId, Failed, Note, Ns, Outcome, Recorder, SequenceNumber, ShardFacts, Status, StreamFacts,
+    Admin, AdminDone, ClientId, Failed, Note, Ns, Outcome, Reason, Recorder, SequenceNumber, ShardFacts, Status,
+    StreamFacts,
 };
 
 /// Of one call; several fit into the bound.
@@ -24,7 +25,7 @@ pub async fn liveness(recorder: &Recorder, endpoints: &[String], bound: Duration
     let until = Instant::now() + bound;
     let probe = |id: u32| {
         let calls = NodeClient::new(recorder, ClientId(LIVENESS.0 + (id << 16)), endpoints, DEADLINE);
-        Probe { calls, since_ns: recorder.now_ns(), until, last: "not tried".to_owned() }
+        Probe { calls, since_ns: recorder.now_ns(), until, last: "not tried".to_owned(), missing: false }
     };
     let Some(found) = settled(&probe(0).calls, until).await else { return };
     let mut tasks = Vec::new();
@@ -46,7 +47,7 @@ pub async fn liveness(recorder: &Recorder, endpoints: &[String], bound: Duration
 /// `until`, with a note of what was wrong.
 pub(super) async fn settled(calls: &NodeClient, until: Instant) -> Option<Vec<(StreamFacts, Vec<ShardFacts>)>> {
     let (since_ns, last) = (calls.recorder.now_ns(), "not tried".to_owned());
-    let mut probe = Probe { calls: calls.clone(), since_ns, until, last };
+    let mut probe = Probe { calls: calls.clone(), since_ns, until, last, missing: false };
     let found = probe.settled_streams().await;
     probe.note("all nodes list the same streams, all of them ACTIVE, with their shards", found.is_some());
     let (streams, listings) = found?;
@@ -59,6 +60,8 @@ struct Probe {
     until: Instant,
     /// What the last attempt met.
     last: String,
+    /// Some node said that there is no such stream.
+    missing: bool,
 }
 
 impl Probe {
@@ -104,7 +107,8 @@ impl Probe {
         Ok((streams, listings))
     }
 
-    /// Puts a record into a shard and reads it back, each time through another node.
+    /// Puts a record into a shard and reads it back, each time through another node. A stream that was deleted
+    /// after all demands nothing.
     async fn shard(mut self, node: usize, stream: Arc<str>, shard: ShardFacts) {
         let what = format!("a put into and a read from {stream}/{}", shard.name);
         let keys = KeySpec { count: 1, hot_percent: 0, explicit_percent: 0, shared: false };
@@ -113,6 +117,9 @@ impl Probe {
         for attempt in 0.. {
             if Instant::now() >= self.until {
                 return self.note(&what, false);
+            }
+            if self.missing && self.is_gone(node + attempt, &stream).await {
+                return;
             }
             let node = node + attempt;
             match self.put(node, &stream, shard.range.start(), &mut records).await {
@@ -138,6 +145,7 @@ impl Probe {
         match &outcomes[0] {
             Outcome::Acked { number, .. } => Some((value, *number)),
             other => {
+                self.missing |= matches!(other, Outcome::Refused { reason: Reason::StreamNotFound });
                 self.last = format!("put through {}: {other}", self.calls.address(node));
                 None
             }
@@ -147,7 +155,7 @@ impl Probe {
     /// Whether the record at `number` is `value`, as read until it is or time is up.
     async fn reads(&mut self, node: usize, stream: &str, shard: &str, value: u64, number: SequenceNumber) -> bool {
         for attempt in 0.. {
-            if Instant::now() >= self.until {
+            if Instant::now() >= self.until || self.missing {
                 break;
             }
             let node = node + attempt;
@@ -164,11 +172,21 @@ impl Probe {
                     }
                     self.last = format!("read through {}: {page}", self.calls.address(node));
                 }
-                Err(failed) => self.last = format!("read through {}: {failed}", self.calls.address(node)),
+                Err(failed) => {
+                    self.missing |= failed.refused && failed.reason == Reason::StreamNotFound;
+                    self.last = format!("read through {}: {failed}", self.calls.address(node));
+                }
             }
             time::sleep(RETRY).await;
         }
         false
+    }
+
+    /// Whether the catalog's leader knows no such stream either.
+    async fn is_gone(&mut self, node: usize, stream: &Arc<str>) -> bool {
+        self.missing = false;
+        let described = self.calls.admin(node, Admin::Describe { stream: stream.clone() }).await;
+        matches!(described, Err(failed) if failed.refused && failed.reason == Reason::StreamNotFound)
     }
 
     fn note(&self, what: &str, done: bool) {
