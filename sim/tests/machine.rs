@@ -60,9 +60,10 @@ fn listen(two: &Two) -> Arc<Mutex<Vec<u64>>> {
             let connection = poll_fn(|cx| acceptor.poll_accept(cx)).await.unwrap();
             let noted = noted.clone();
             task::spawn(async move {
-                while let Some(mut pipe) = poll_fn(|cx| connection.poll_accept(cx)).await {
+                while let Some(pipe) = poll_fn(|cx| connection.poll_accept(cx)).await {
                     let noted = noted.clone();
                     task::spawn(async move {
+                        let mut pipe = pipe; // both halves: one that is dropped ends its direction
                         while let Some(Ok(packet)) = poll_fn(|cx| pipe.rx.poll_recv(cx)).await {
                             noted.lock().unwrap().push(*packet.content.downcast::<u64>().unwrap());
                         }
