@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use braid_env::disk::sim::{DiskEvent, FaultCounters, Survive, Verdict};
+use braid_env::disk::sim::{DiskEvent, Survive, Verdict};
 use braid_env::time;
 use braid_node::Node;
 
@@ -647,11 +647,6 @@ impl Director {
         }
     }
 
-    /// Whether a lost node's replacement is not carried out yet.
-    pub fn is_replacing(&self) -> bool {
-        self.state().replacing.is_some()
-    }
-
     /// Ends every fault; the nodes of `dead` are gone for good.
     pub fn heal(&self, dead: Option<usize>) {
         self.tell(format!("healed, but for zone {dead:?}"));
@@ -684,11 +679,6 @@ impl Director {
         for number in self.alive() {
             self.start(number);
         }
-    }
-
-    /// How often disks' faults took effect, all disks together.
-    pub fn disk_counters(&self) -> Vec<FaultCounters> {
-        self.world.machines().values().map(|m| m.disk.counters()).collect()
     }
 
     // Links.

@@ -112,7 +112,7 @@ impl Left {
 impl Fault {
     /// One of a kind; those that lose durable data are carried out on a node of the unlucky zone, whatever
     /// is drawn here.
-    pub fn draw(kind: Kind, nodes: u32, _unlucky_zone: usize, rng: &mut Rng) -> Fault {
+    pub fn draw(kind: Kind, nodes: u32, rng: &mut Rng) -> Fault {
         let node = rng.below(u64::from(nodes)) as u32;
         let other = (node + 1 + rng.below(u64::from(nodes.max(2) - 1)) as u32) % nodes.max(1);
         let for_ms = match kind {

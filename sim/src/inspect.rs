@@ -81,36 +81,27 @@ async fn replica_facts(
     let group = replica.id().0;
     Some(match &state {
         State::Data(data) => {
-            let of_data = |(last, state): &(LogId, State)| match state {
-                State::Data(group) => Some((*last, group.clone())),
+            let checkpoints = of_kind(&checkpoints, |state| match state {
+                State::Data(group) => Some(group.clone()),
                 State::Catalog(_) => None,
-            };
-            let checkpoints: Vec<_> = checkpoints.iter().filter_map(of_data).collect();
-            let facts = ReplicaFacts {
-                node: number,
-                group,
-                entries: &entries,
-                checkpoints: &checkpoints,
-                applied,
-                state: data,
-            };
+            });
+            let (entries, checkpoints) = (&entries[..], &checkpoints[..]);
+            let facts = ReplicaFacts { node: number, group, entries, checkpoints, applied, state: data };
             agreement::check(&facts, index)
         }
         State::Catalog(catalog) => {
-            let of_catalog = |(last, state): &(LogId, State)| match state {
-                State::Catalog(catalog) => Some((*last, catalog.clone())),
+            let checkpoints = of_kind(&checkpoints, |state| match state {
+                State::Catalog(catalog) => Some(catalog.clone()),
                 State::Data(_) => None,
-            };
-            let checkpoints: Vec<_> = checkpoints.iter().filter_map(of_catalog).collect();
-            let facts = ReplicaFacts {
-                node: number,
-                group,
-                entries: &entries,
-                checkpoints: &checkpoints,
-                applied,
-                state: catalog,
-            };
+            });
+            let (entries, checkpoints) = (&entries[..], &checkpoints[..]);
+            let facts = ReplicaFacts { node: number, group, entries, checkpoints, applied, state: catalog };
             agreement::check_catalog(&facts)
         }
     })
+}
+
+/// The checkpoints whose state is of the group's kind.
+fn of_kind<S>(checkpoints: &[(LogId, State)], kind: impl Fn(&State) -> Option<S>) -> Vec<(LogId, S)> {
+    checkpoints.iter().filter_map(|(last, state)| Some((*last, kind(state)?))).collect()
 }

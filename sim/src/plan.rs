@@ -127,7 +127,7 @@ impl Plan {
             let mut at_ms = 3_000 + rng.below(3_000);
             while at_ms < self.duration_ms {
                 let kind = *rng.pick(&kinds).expect("not empty");
-                let fault = Fault::draw(kind, nodes, self.unlucky_zone, rng);
+                let fault = Fault::draw(kind, nodes, rng);
                 self.faults.push(Scheduled { at_ms, fault });
                 at_ms += rng.within(every_ms / 4..=every_ms * 7 / 4);
             }

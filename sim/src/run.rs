@@ -87,14 +87,14 @@ pub struct Report {
 /// Carries out a run in a thread of its own.
 #[allow(clippy::disallowed_methods)] // the one place outside of all simulations
 pub fn run(options: Options) -> Report {
-    let (seed, plan) = (options.seed, Plan::draw(options.seed, options.profile));
+    let (seed, profile) = (options.seed, options.profile);
     let thread = std::thread::Builder::new().name("simulation".into()).stack_size(STACK);
     let running = thread.spawn(move || run_here(options)).expect("a thread can be started");
     let mut waited = Duration::ZERO;
     while !running.is_finished() {
         if waited > PATIENCE {
             // The thread can't be ended; it goes on until the program does.
-            return Report::without_end(seed, plan);
+            return Report::without_end(seed, Plan::draw(seed, profile));
         }
         let pause =
             if waited < Duration::from_millis(50) { Duration::from_micros(500) } else { Duration::from_millis(5) };
