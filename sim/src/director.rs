@@ -27,7 +27,7 @@ use crate::network::{HostId, Link};
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::story::{Story, Teller};
-use crate::world::{Crash, World};
+use crate::world::{Crash, STOPPED, World};
 
 /// How often the watchman looks.
 const WATCH: Duration = Duration::from_millis(400);
@@ -62,8 +62,8 @@ struct State {
     armed: Vec<Armed>,
     struck: BTreeMap<Kind, u64>,
     triggered: BTreeMap<String, u64>,
-    /// How often each node refused a replica in a row.
-    refusals: BTreeMap<u64, u32>,
+    /// How often each node refused to start something, by what it said: the same three times is for good.
+    refusals: BTreeMap<u64, BTreeMap<String, u32>>,
     /// Being replaced: old and new.
     replacing: Option<(u64, u64)>,
     replaced: u64,
@@ -159,6 +159,24 @@ impl Director {
     pub fn alive(&self) -> Vec<u64> {
         let gone = self.state().gone.clone();
         self.world.nodes().into_iter().filter(|n| !gone.contains(n)).collect()
+    }
+
+    /// Nodes that have to answer now: those that are there for good, but for one that is taking another's place or
+    /// waits to be replaced. Never nobody.
+    pub fn answering(&self) -> Vec<u64> {
+        let mut nodes = self.alive();
+        let (coming, refusing) = {
+            let state = self.state();
+            (state.replacing.map(|(_, new)| new), state.refusals.keys().copied().collect::<BTreeSet<u64>>())
+        };
+        let is_whole = |number: u64| {
+            self.world.node(number).is_some_and(|node| {
+                let groups = node.groups();
+                groups.refused().is_empty() && !groups.all().is_empty()
+            })
+        };
+        nodes.retain(|n| coming != Some(*n) && (!refusing.contains(n) || is_whole(*n)));
+        if nodes.is_empty() { self.alive() } else { nodes }
     }
 
     /// Puts the disks' pace and hooks and the links in place; before the first start of a node.
@@ -531,7 +549,7 @@ impl Director {
                     let since = *self.state().since_down.entry(number).or_insert(now);
                     if now >= since + START_AGAIN.as_nanos() as u64 {
                         self.state().since_down.remove(&number);
-                        if let Some(why) = why {
+                        if let Some(why) = why.filter(|why| why != STOPPED) {
                             self.tell(format!("node {number} had given up: {why}"));
                             self.note_refusal(number, &why);
                         }
@@ -542,8 +560,7 @@ impl Director {
                     self.look_at(number);
                 }
             }
-            let replace =
-                self.state().refusals.iter().find(|(_, times)| **times >= REFUSALS).map(|(number, _)| *number);
+            let replace = self.alive().into_iter().find(|number| self.refuses_for_good(*number));
             if let Some(number) = replace {
                 self.begin_replacing(Some(number));
             }
@@ -558,17 +575,20 @@ impl Director {
         let stopped = node.groups().all().into_iter().find_map(|g| g.status().replica.running.err());
         drop(node);
         if let Some((group, why)) = refused.into_iter().next() {
-            if self.state().refusals.get(&number).is_some_and(|times| *times >= REFUSALS) {
+            if self.refuses_for_good(number) {
                 return; // its other replicas serve until it is replaced
             }
             self.note_refusal(number, &format!("group {}: {why}", group.0));
         } else if let Some(why) = stopped {
             self.tell(format!("node {number} has a replica that stopped: {why}"));
         } else {
-            self.state().refusals.remove(&number);
             return;
         }
         self.world.crash(number, Crash::Killed, Survive::Everything);
+    }
+
+    fn refuses_for_good(&self, number: u64) -> bool {
+        self.state().refusals.get(&number).is_some_and(|said| said.values().any(|times| *times >= REFUSALS))
     }
 
     /// Who leads what in which term.
@@ -593,7 +613,7 @@ impl Director {
             return; // it says what was done to it, and it passes
         }
         let mut state = self.state();
-        let times = state.refusals.entry(number).or_default();
+        let times = state.refusals.entry(number).or_default().entry(why.to_owned()).or_default();
         *times += 1;
         let often = *times == REFUSALS;
         if often && !state.damaged.contains(&number) {

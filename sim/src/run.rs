@@ -210,6 +210,7 @@ fn run_here(options: Options) -> Report {
         plan: (*plan).clone(),
     };
     executor.clear();
+    world.clear();
     report
 }
 
@@ -317,17 +318,20 @@ impl Scene {
             Ending::WithoutZone(zone) => Some(zone),
         });
         recorder.note(Note::Healed);
-        let endpoints = world.endpoints_of(&director.alive());
+        let answering: workload::Answering = {
+            let (world, director) = (world.clone(), director.clone());
+            Arc::new(move || world.endpoints_of(&director.answering()))
+        };
         {
-            let (recorder, endpoints) = (recorder.clone(), endpoints.clone());
-            let probing = clients.spawn(|| async move { workload::liveness(&recorder, &endpoints, LIVENESS).await });
+            let (recorder, answering) = (recorder.clone(), answering.clone());
+            let probing = clients.spawn(|| async move { workload::liveness(&recorder, &answering, LIVENESS).await });
             let _ = probing.await;
         }
         let _ = working.await;
         {
             let recorder = recorder.clone();
             let bound = Duration::from_secs(120);
-            let reading = clients.spawn(|| async move { workload::final_read(&recorder, &endpoints, bound).await });
+            let reading = clients.spawn(|| async move { workload::final_read(&recorder, &answering, bound).await });
             let _ = reading.await;
         }
         let wrong = inspect::replicas(world, &director.alive()).await;

@@ -34,6 +34,9 @@ const CLIENT_PORT: u16 = 7101;
 /// When the simulation begins, by the wall clocks: milliseconds since the Unix epoch.
 pub const EPOCH_MS: u64 = 1_750_000_000_000;
 
+/// What a node is said to have given up for that was told to stop.
+pub const STOPPED: &str = "stopped";
+
 /// What a cluster is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Topology {
@@ -226,6 +229,12 @@ impl World {
         self.machines().values().map(|m| m.config.client_advertise.clone()).collect()
     }
 
+    /// Scraps the machines when all is over: their disks' hooks hold those who hold the machines.
+    pub fn clear(&self) {
+        let machines = std::mem::take(&mut *self.machines());
+        drop(machines);
+    }
+
     /// The running node, if it listens.
     pub fn node(&self, number: u64) -> Option<Arc<Node>> {
         let process = self.machines().get(&number)?.process.clone()?;
@@ -295,7 +304,7 @@ impl World {
             return;
         }
         let process = machine.process.take();
-        machine.gave_up = Some(why.unwrap_or_else(|| "stopped".into()));
+        machine.gave_up = Some(why.unwrap_or_else(|| STOPPED.into()));
         machine.disk.kill_process();
         drop(machines);
         self.network.process_killed(pid);

@@ -8,20 +8,20 @@ use braid_env::time::{self, Instant};
 use braid_stream::IteratorKind;
 
 use super::dice::Dice;
-use super::liveness::settled;
+use super::liveness::{Answering, settled};
 use super::node_client::NodeClient;
 use super::{FINAL_READER, RETRY};
 use crate::history::{ClientId, Failed, Note, OpId, Reason, Recorder, StreamFacts};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Waits until all nodes agree on what streams there are, then reads every shard from TRIM_HORIZON to its tip, then again through another node and
-/// with odd limits, trying again whatever fails until `bound` is over. Leaves a
+/// Waits until all nodes agree on what streams there are, then reads every shard from TRIM_HORIZON to its tip, then
+/// again through another node and with odd limits, trying again whatever fails until `bound` is over. Leaves a
 /// [`Note::FinalStreams`] for each node and a [`Note::FinalRead`] for each shard and pass.
-pub async fn final_read(recorder: &Recorder, endpoints: &[String], bound: Duration) {
+pub async fn final_read(recorder: &Recorder, answering: &Answering, bound: Duration) {
     let until = Instant::now() + bound;
-    let calls = NodeClient::new(recorder, FINAL_READER, endpoints, DEADLINE);
-    let Some(found) = settled(&calls, until).await else { return };
+    let calls = NodeClient::new(recorder, FINAL_READER, &answering(), DEADLINE);
+    let Some((calls, found)) = settled(&calls, answering, until).await else { return };
     let streams: Vec<StreamFacts> = found.iter().map(|(stream, _)| stream.clone()).collect();
     for node in 0..calls.nodes() {
         let (via, streams) = (calls.address(node).clone(), streams.clone());
@@ -33,7 +33,7 @@ pub async fn final_read(recorder: &Recorder, endpoints: &[String], bound: Durati
         for shard in shards {
             id += 1;
             let client = ClientId(FINAL_READER.0 + (id << 16));
-            let calls = NodeClient::new(recorder, client, endpoints, DEADLINE);
+            let calls = NodeClient::new(recorder, client, &answering(), DEADLINE);
             tasks.push(task::spawn(twice(calls, id as usize, stream.name.clone(), shard.name, until)));
         }
     }

@@ -19,15 +19,18 @@ use crate::history::{
 /// Of one call; several fit into the bound.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Where the nodes are that have to answer now: an operator may be replacing some.
+pub type Answering = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// Probes everything at once and notes what worked, or did not within `bound`; ends by then, plus one
-/// call's deadline. To be called right after the note [`Note::Healed`], with the nodes that are alive.
-pub async fn liveness(recorder: &Recorder, endpoints: &[String], bound: Duration) {
+/// call's deadline. To be called right after the note [`Note::Healed`].
+pub async fn liveness(recorder: &Recorder, answering: &Answering, bound: Duration) {
     let until = Instant::now() + bound;
     let probe = |id: u32| {
-        let calls = NodeClient::new(recorder, ClientId(LIVENESS.0 + (id << 16)), endpoints, DEADLINE);
+        let calls = NodeClient::new(recorder, ClientId(LIVENESS.0 + (id << 16)), &answering(), DEADLINE);
         Probe { calls, since_ns: recorder.now_ns(), until, last: "not tried".to_owned(), missing: false }
     };
-    let Some(found) = settled(&probe(0).calls, until).await else { return };
+    let Some((_, found)) = settled(&probe(0).calls, answering, until).await else { return };
     let mut tasks = Vec::new();
     let mut id = 0;
     for (stream, shards) in found {
@@ -43,15 +46,19 @@ pub async fn liveness(recorder: &Recorder, endpoints: &[String], bound: Duration
     }
 }
 
-/// What every node says of streams and shards once they agree, and none is coming or going; `None` after
-/// `until`, with a note of what was wrong.
-pub(super) async fn settled(calls: &NodeClient, until: Instant) -> Option<Vec<(StreamFacts, Vec<ShardFacts>)>> {
+/// A client of the nodes that answer, and what each of them says of streams and shards once they agree, and none
+/// is coming or going; `None` after `until`, with a note of what was wrong.
+pub(super) async fn settled(
+    calls: &NodeClient,
+    answering: &Answering,
+    until: Instant,
+) -> Option<(NodeClient, Vec<(StreamFacts, Vec<ShardFacts>)>)> {
     let (since_ns, last) = (calls.recorder.now_ns(), "not tried".to_owned());
     let mut probe = Probe { calls: calls.clone(), since_ns, until, last, missing: false };
-    let found = probe.settled_streams().await;
+    let found = probe.settled_streams(answering).await;
     probe.note("all nodes list the same streams, all of them ACTIVE, with their shards", found.is_some());
     let (streams, listings) = found?;
-    Some(streams.into_iter().zip(listings).collect())
+    Some((probe.calls, streams.into_iter().zip(listings).collect()))
 }
 
 struct Probe {
@@ -66,8 +73,9 @@ struct Probe {
 
 impl Probe {
     /// Once every node lists the same streams and calls them ACTIVE: these, and their shards.
-    async fn settled_streams(&mut self) -> Option<(Vec<StreamFacts>, Vec<Vec<ShardFacts>>)> {
+    async fn settled_streams(&mut self, answering: &Answering) -> Option<(Vec<StreamFacts>, Vec<Vec<ShardFacts>>)> {
         while Instant::now() < self.until {
+            self.calls = self.calls.among(&answering());
             match self.streams_now().await {
                 Ok(found) => return Some(found),
                 Err(why) => self.last = why,

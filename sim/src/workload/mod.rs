@@ -31,7 +31,7 @@ use braid_env::time::{self, Instant};
 
 pub use dice::Dice;
 pub use final_read::final_read;
-pub use liveness::liveness;
+pub use liveness::{Answering, liveness};
 pub use spec::*;
 
 use crate::history::{Admin, ClientId, Reason, Recorder};

@@ -69,6 +69,12 @@ impl NodeClient {
         NodeClient { recorder: recorder.clone(), client, endpoints, channels: Arc::default(), deadline }
     }
 
+    /// The same client with other nodes to ask.
+    pub fn among(&self, endpoints: &[String]) -> NodeClient {
+        let endpoints = endpoints.iter().map(|it| self.recorder.intern(it)).collect();
+        NodeClient { endpoints, ..self.clone() }
+    }
+
     pub fn nodes(&self) -> usize {
         self.endpoints.len()
     }
