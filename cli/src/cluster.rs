@@ -199,9 +199,6 @@ impl View {
             for warning in &status.warnings {
                 eprintln!("node {node}: {warning}");
             }
-            for group in status.groups.iter().filter(|group| !group.stopped_reason.is_empty()) {
-                eprintln!("node {node}: its replica of group {} has stopped: {}", group.group, group.stopped_reason);
-            }
         }
         Ok(())
     }
@@ -256,5 +253,6 @@ fn group_json(group: &v1::GroupStatus) -> Value {
         "shards": group.shard_count,
         "log_bytes": group.log_bytes,
         "stopped_reason": group.stopped_reason,
+        "damaged_reason": group.damaged_reason,
     })
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use braid_proto::google_rpc;
@@ -434,5 +435,60 @@ async fn a_leadership_moves_where_it_is_told() {
     assert_eq!(detail(&status).reason(), ErrorReason::GroupNotFound);
     let status = client.transfer_leader(v1::TransferLeaderRequest { group: 1, to_node: 99 }).await.unwrap_err();
     assert_eq!(detail(&status).reason(), ErrorReason::NodeNotFound);
+    cluster.stop_all().await;
+}
+
+/// Found by the simulator: a leader that could not read what it stores led on, and a consumer waited for ever for
+/// records that two other replicas had whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_damaged_at_the_leader_is_given_by_another_replica() {
+    let mut cluster = TestCluster::start_with(|config| {
+        config.throttle = false;
+        config.segment_bytes = 256 << 10;
+        config.cache_bytes = 64 << 10;
+    })
+    .await;
+    let mut client = client(&cluster, 0).await;
+    create(&mut client, "s", 1).await;
+    let group = shards(&mut client, "s").await[0].group;
+    let data = "x".repeat(10_000);
+    for n in 0..100 {
+        client.put_record(put("s", "k", &format!("{n}-{data}"))).await.unwrap();
+    }
+    let leads =
+        |status: v1::ClusterStatusResponse| status.groups.iter().find(|it| it.group == group).unwrap().leader_node;
+    let led_by = leads(client.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner());
+    let damaged = usize::try_from(led_by).unwrap() - 1;
+
+    let segment = cluster.data_dir(damaged).join(format!("groups/{group}/segment-000000000001"));
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(segment).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 100_000).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], 100_000).unwrap();
+
+    // Through each node, the damaged one among them.
+    for node in 0..3 {
+        let mut client = self::client(&cluster, node).await;
+        let mut at = iterator(&mut client, "s", "shardId-000000000000", Kind::TrimHorizon, "", 0).await;
+        let mut read = Vec::new();
+        while read.len() < 100 {
+            let answer = get(&mut client, &at, 40).await.unwrap();
+            read.extend(texts(&answer.records));
+            at = answer.next_shard_iterator;
+        }
+        assert!(read.iter().enumerate().all(|(n, it)| *it == format!("{n}-{data}")));
+    }
+
+    // The operator is told, and leaderships stay away from it.
+    let mut of_damaged = self::client(&cluster, damaged).await;
+    let status = of_damaged.node_status(v1::NodeStatusRequest {}).await.unwrap().into_inner();
+    let told = status.groups.iter().find(|it| it.group == group).unwrap();
+    assert!(told.damaged_reason.contains("segment-000000000001"), "{told:?}");
+    assert!(status.warnings.iter().any(|it| it.contains("is damaged here")), "{:?}", status.warnings);
+    assert_ne!(leads(client.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner()), led_by);
+    let back = v1::TransferLeaderRequest { group, to_node: led_by };
+    let status = client.transfer_leader(back).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(status.message().contains("damaged"), "{status:?}");
     cluster.stop_all().await;
 }

@@ -220,7 +220,8 @@ fn frame_rows(from: &NodeIdentity, to: &NodeIdentity) -> Vec<(&'static str, Peer
         to_node: to.node,
         to_incarnation: to.incarnation,
         cluster_id: to.cluster_id.clone(),
-        kind: Kind::Ping as i32,
+        kind: Kind::MayLead as i32,
+        group: 1,
         ..PeerFrame::default()
     };
     let of = |kind: Kind, body: &'static [u8]| PeerFrame {

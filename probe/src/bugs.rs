@@ -206,6 +206,12 @@ bugs! {
         "a stream is created, and another node believes that it leads the catalog";
     ReadsFullAtFailover "reads-full-at-failover" Throttle "a new leader gives the readers of an empty shard full buckets",
         "GetRecords of a shard without records while its leader changes";
+    ResignsForAnother "resigns-for-another" Raft "a leader that resigns votes for a node that did not ask for it",
+        "a transfer that is not taken up in time by a node that is elected a term earlier, in a group of which one replica is gone";
+    DamagedKeepsLeading "damaged-keeps-leading" Read "a leader that can't read what it stores leads on, and its readers wait for ever",
+        "damage in a sealed segment of a leader, and a reader that needs it";
+    IdentityNameUnsynced "identity-name-unsynced" Raft "a node relies on an identity file whose name may not be durable",
+        "a new node is killed just after it named its identity, restarted, registered, and then loses power";
     RefusedIsOpened "refused-is-opened" Apply "a group that refuses to open shards counts as having opened them",
         "a command that a group refuses";
 }

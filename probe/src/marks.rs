@@ -91,6 +91,7 @@ marks! {
     BecameLeader "raft.became_leader" Reachable "this node was elected, and its vote says so durably";
     SteppedDown "raft.stepped_down" Sometimes "a node that led follows another";
     LeadershipTransferred "raft.leadership_transferred" Sometimes "a leadership moved on request";
+    DamageFound "raft.damage_found" Reachable "stored bytes could not be read twice in a row";
     LeadershipKept "raft.leadership_kept" Sometimes "a leadership did not move in time";
     AppendConflict "raft.append_conflict" Sometimes "a follower's log conflicts with its leader's";
     AppendTimedOut "raft.append_timed_out" Sometimes "a follower did not answer an append in time";
@@ -174,6 +175,7 @@ marks! {
     // reading
     ReadFromTrimmed "read.from_trimmed" Sometimes "a read began below the trim point";
     ReadOvertakenByTrim "read.overtaken_by_trim" Sometimes "a trim took away what was being read";
+    ReadAgain "read.again" Reachable "what could not be read is read once more";
     PageFull "read.page_full" Reachable "an answer holds no more records";
     SubscriptionInterrupted "read.subscription_interrupted" Reachable "a subscription ends with its leadership";
     SubscriptionOver "read.subscription_over" Reachable "a subscription's five minutes are over";

@@ -270,7 +270,8 @@ impl Reader {
             .client
             .ask_group(self.group, Purpose::Calls, |mut node| async move { node.get_shard_iterator(request).await })
             .await?;
-        self.cursor.anchor(time::wall_ms());
+        let place = self.cursor.continue_after(&answer.continuation_sequence_number);
+        place.map_err(|e| Failure::unreadable(e.to_string()))?;
         self.iterator = Some(answer.shard_iterator.clone());
         Ok(answer.shard_iterator)
     }

@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 
 use super::error::ApiError;
 use super::{Call, Service};
-use crate::replication::GroupReplica;
+use crate::replication::{GroupReplica, Transfer};
 use crate::routing::RouteError;
 use crate::routing::forward::request;
 
@@ -35,8 +35,17 @@ impl Service {
         let replicas = groups.all();
         let zones = catalog.state(zones);
         let statuses: Vec<_> = replicas.iter().map(|replica| group_status(replica, &zones)).collect();
-        let warnings = statuses.iter().filter(|it| !it.stopped_reason.is_empty());
-        let warnings = warnings.map(|it| format!("group {} has stopped here: {}", it.group, it.stopped_reason));
+        let warned = |what: &str, group: u32, why: &str| format!("group {group} {what} here: {why}");
+        let mut warnings = Vec::new();
+        for it in &statuses {
+            if !it.stopped_reason.is_empty() {
+                warnings.push(warned("has stopped", it.group, &it.stopped_reason));
+            }
+            if !it.damaged_reason.is_empty() {
+                warnings.push(warned("is damaged", it.group, &it.damaged_reason));
+            }
+        }
+        warnings.extend(groups.refused().iter().map(|(group, why)| warned("does not start", group.0, why)));
         Ok(v1::NodeStatusResponse {
             node_id: me.node,
             zone: self.zone.clone(),
@@ -45,7 +54,7 @@ impl Service {
             version: VERSION.into(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             wall_ms: time::wall_ms(),
-            warnings: warnings.collect(),
+            warnings,
             ready: statuses.iter().all(|it| it.leader_node != 0 && it.stopped_reason.is_empty()),
             groups: statuses,
             // Not measured yet: `env` has no call for it.
@@ -124,9 +133,19 @@ impl Service {
             let groups = self.router.groups()?;
             let replica = groups.all().into_iter().find(|it| it.id() == group).ok_or(RouteError::NoLeader(group))?;
             let me = self.router.me()?;
-            if NodeId(message.to_node) != me && !replica.transfer_leader(message.to_node, TRANSFER).await {
-                let why = format!("node {} did not take over group {group} in time, and may yet", message.to_node);
-                return Err(ApiError::Unknown { why });
+            if NodeId(message.to_node) != me {
+                match replica.transfer_leader(message.to_node, TRANSFER).await {
+                    Transfer::Done => {}
+                    Transfer::Refused { why } => {
+                        let why = format!("the leadership of group {group} was not offered: {why}");
+                        return Err(ApiError::CannotLead { why });
+                    }
+                    Transfer::NotTaken => {
+                        let to = message.to_node;
+                        let why = format!("node {to} did not take over group {group} in time, and may yet");
+                        return Err(ApiError::Unknown { why });
+                    }
+                }
             }
             let status = replica.status().replica;
             Ok(v1::TransferLeaderResponse { leader_node: status.leader.unwrap_or(message.to_node), term: status.term })
@@ -184,6 +203,7 @@ fn group_status(replica: &GroupReplica, zones: &BTreeMap<u64, String>) -> v1::Gr
         shard_count: u32::try_from(shard_count).unwrap_or(u32::MAX),
         log_bytes: replica.log().segments().iter().map(|segment| segment.bytes).sum(),
         stopped_reason: status.running.err().unwrap_or_default(),
+        damaged_reason: status.damage.unwrap_or_default(),
     }
 }
 

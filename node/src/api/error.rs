@@ -88,6 +88,11 @@ pub enum ApiError {
         /// What is wrong with it.
         why: String,
     },
+    /// A replica that was to lead can't be reached, or may not. Nothing was done.
+    CannotLead {
+        /// Why not.
+        why: String,
+    },
     /// More than one of the node's or cluster's limits allows.
     LimitExceeded {
         /// Which.
@@ -155,6 +160,9 @@ impl ApiError {
             ApiError::NoSuchShardName(why) => Explained::new(Code::NotFound, Reason::ShardNotFound, why.clone()),
             ApiError::NoGroup(group) => {
                 Explained::new(Code::NotFound, Reason::GroupNotFound, format!("there is no group {group}"))
+            }
+            ApiError::CannotLead { why } => {
+                Explained::new(Code::FailedPrecondition, Reason::InvalidArgument, why.clone())
             }
             ApiError::NoNode { why } => Explained::new(Code::NotFound, Reason::NodeNotFound, why.clone()),
             ApiError::LimitExceeded { why } => {
@@ -417,6 +425,7 @@ fn of_read(group: GroupId, error: &ReadError) -> Explained {
         // Where a call has a field for the number, it names it itself.
         ReadError::WrongSequence { .. } => Explained::new(Code::InvalidArgument, Reason::InvalidArgument, text),
         ReadError::Damaged { .. } => Explained::new(Code::DataLoss, Reason::Damaged, text).group(group),
+        ReadError::NotLeader { .. } => Explained::new(Code::Unavailable, Reason::NotLeader, text).group(group),
         ReadError::Stopped { .. } => {
             Explained::new(Code::Unavailable, Reason::NodeStopping, text).retry(ELECTION_RETRY_MS)
         }

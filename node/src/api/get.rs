@@ -57,7 +57,12 @@ impl Service {
         let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
         let here = || async {
             let position = self.begin(&subject, kind, wire::ITERATOR_START).await?;
-            Ok(v1::GetShardIteratorResponse { shard_iterator: self.token(subject.shard, position)? })
+            let before = self.reader(&subject)?.number_before(subject.shard, position);
+            let before = before.map_err(|error| self.read_failed(subject.group, error))?;
+            Ok(v1::GetShardIteratorResponse {
+                shard_iterator: self.token(subject.shard, position)?,
+                continuation_sequence_number: before.map_or(String::new(), |number| number.to_string()),
+            })
         };
         self.at_leader(subject.group, call, here, |mut client| async move {
             client.get_shard_iterator(request(message.clone(), Some(call.deadline))).await
@@ -111,7 +116,7 @@ impl Service {
         limit: usize,
     ) -> Result<v1::GetRecordsResponse, ApiError> {
         let reader = self.reader(subject)?;
-        let failed = |error| read_failed(subject.group, error);
+        let failed = |error| self.read_failed(subject.group, error);
         let extent = reader.extent(subject.shard).map_err(failed)?;
         self.throttle.admit_read(&reader.group, &facts(subject, &extent)).map_err(ApiError::Throttled)?;
         self.confirm(&reader).await?;
@@ -178,7 +183,7 @@ impl Service {
         let from = self.begin(subject, kind, wire::SUBSCRIPTION_START).await?;
         let (reader, group) = (self.reader(subject)?, subject.group);
         let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
-            .map_err(|error| read_failed(group, error))?;
+            .map_err(|error| self.read_failed(group, error))?;
         let (routes, router, shard) = (subject.routes.clone(), self.router.clone(), subject.shard);
         let series = self.metrics.shards.get(shard, routes.stream.name.as_str());
         Ok(Box::pin(events.map(move |event| match event {
@@ -193,7 +198,7 @@ impl Service {
                 let leader = leader.and_then(|node| router.client_address(node));
                 Err(ApiError::NotLeader { group, leader }.into())
             }
-            Err(Interrupted::Read(error)) => Err(read_failed(group, error).into()),
+            Err(Interrupted::Read(error)) => Err(ApiError::Read { group, error: Arc::new(error) }.into()),
         })))
     }
 
@@ -208,7 +213,7 @@ impl Service {
         self.confirm(&reader).await?;
         reader.position(subject.shard, kind).map_err(|error| match error {
             ReadError::WrongSequence { why } => ApiError::invalid(fields.number, why),
-            error => read_failed(subject.group, error),
+            error => self.read_failed(subject.group, error),
         })
     }
 
@@ -238,6 +243,15 @@ impl Service {
         }
     }
 
+    fn read_failed(&self, group: GroupId, error: ReadError) -> ApiError {
+        match error {
+            ReadError::NotLeader { leader } => {
+                ApiError::NotLeader { group, leader: leader.and_then(|node| self.router.client_address(node)) }
+            }
+            error => ApiError::Read { group, error: Arc::new(error) },
+        }
+    }
+
     fn token(&self, shard: ShardId, next: Offset) -> Result<String, ApiError> {
         let token = IteratorToken { shard, position: Position::Offset(next), issued_ms: self.clock.now_ms() };
         Ok(token.encode(&self.token_key()?.0))
@@ -262,8 +276,4 @@ fn facts<'a>(subject: &'a Subject, extent: &Extent) -> ShardFacts<'a> {
         stream: subject.routes.stream.name.as_str(),
         untouched: extent.untouched(),
     }
-}
-
-fn read_failed(group: GroupId, error: ReadError) -> ApiError {
-    ApiError::Read { group, error: Arc::new(error) }
 }

@@ -108,6 +108,11 @@ impl Membership {
         let path = data_dir.join(FILE);
         let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
         let identity = if disk::exists(&path).await.map_err(|e| at(&e))? {
+            // The last process may have been killed before it had synced the name: a power cut would take it, and
+            // with it the incarnation that this node is about to tell others.
+            if !planted(Bug::IdentityNameUnsynced) {
+                disk::fsync_dir(data_dir).await.map_err(|e| at(&e))?;
+            }
             let bytes = disk::read_file(&path).await.map_err(|e| at(&e))?;
             let identity: Identity =
                 serde_json::from_slice(&bytes).map_err(|e| at(&format!("not a node's identity: {e}")))?;
@@ -578,6 +583,8 @@ fn un_hex(text: &str) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
+    use braid_env::disk::sim::{SimDisk, Survive, enter};
+
     use super::*;
 
     /// Found by the simulator: with two of four founders in one zone, losing that zone lost the catalog.
@@ -616,5 +623,27 @@ mod tests {
         let (directory, _) = again.joined().unwrap();
         assert_eq!(directory.get(1).unwrap().incarnation, 7);
         assert!(again.catalog_voters().is_empty());
+    }
+
+    /// Found by the simulator: killed between the rename and the directory's sync, restarted and registered, then
+    /// without power, a node came back with another incarnation, and the cluster refused it.
+    #[tokio::test]
+    async fn an_identity_that_was_read_survives_a_power_cut() {
+        let sim = SimDisk::new(1);
+        let _here = enter(&sim);
+        let local = LocalNode {
+            node: 1,
+            zone: "zone-a".into(),
+            peer_address: "127.0.0.1:4".into(),
+            client_address: "127.0.0.1:5".into(),
+        };
+        let open = || Membership::open(Path::new("/data"), local.clone(), Vec::new());
+        disk::create_dir_all("/data").await.unwrap();
+        sim.fail_next_fsync_dir();
+        assert!(open().await.is_err(), "renamed, and the directory not synced");
+        let read = open().await.unwrap().describe().incarnation;
+        sim.power_cut();
+        sim.restart(Survive::Nothing);
+        assert_eq!(open().await.unwrap().describe().incarnation, read);
     }
 }

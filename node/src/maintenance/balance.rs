@@ -10,7 +10,7 @@ use braid_stream::ids::GroupId;
 use braid_stream::placement::place_leaders;
 use futures_util::future::join_all;
 
-use crate::replication::{CatalogHandle, GroupReplica, Groups};
+use crate::replication::{CatalogHandle, GroupReplica, Groups, Transfer};
 
 /// Entries a successor may be behind; it gets them while the leadership moves.
 const LAG_MAX: u64 = 64;
@@ -30,9 +30,12 @@ pub async fn move_one(catalog: &CatalogHandle, groups: &Groups, me: u64) {
         let caught_up =
             status.matched.iter().any(|(node, matched)| *node == to && matched + LAG_MAX >= status.last_log);
         if caught_up {
-            let moved = replica.transfer_leader(to, MOVE).await;
-            tracing::info!(group = replica.id().0, to, moved, "leadership offered to where it belongs");
-            return;
+            let became = replica.transfer_leader(to, MOVE).await;
+            tracing::info!(group = replica.id().0, to, ?became, "leadership offered to where it belongs");
+            // One that was refused holds up nobody, so the next may be offered.
+            if !matches!(became, Transfer::Refused { .. }) {
+                return;
+            }
         }
     }
 }
@@ -41,8 +44,13 @@ pub async fn move_one(catalog: &CatalogHandle, groups: &Groups, me: u64) {
 pub async fn hand_over(groups: &Groups) {
     let led: Vec<Arc<GroupReplica>> = groups.all().into_iter().filter(|g| g.is_leader()).collect();
     let moves = led.iter().map(|replica| async {
-        let Some(to) = replica.best_successor() else { return (replica.id(), false) };
-        (replica.id(), replica.transfer_leader(to, MOVE).await)
+        for to in replica.successors() {
+            match replica.transfer_leader(to, MOVE).await {
+                Transfer::Refused { .. } => {}
+                became => return (replica.id(), became == Transfer::Done),
+            }
+        }
+        (replica.id(), false)
     });
     let kept: Vec<GroupId> = join_all(moves).await.into_iter().filter(|(_, moved)| !moved).map(|(id, _)| id).collect();
     if !kept.is_empty() {

@@ -16,6 +16,7 @@ use braid_proto::peer::{
     FoundReply, FoundRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, Kind, PeerFrame, SnapshotChunk,
     SnapshotReply,
 };
+use braid_stream::ids::GroupId;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{poll_immediate, select};
 use futures_util::stream::FuturesOrdered;
@@ -25,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::control::{Membership, on_propose};
-use crate::replication::{Groups, RaftHandle, wire};
+use crate::replication::{GroupReplica, Groups, RaftHandle, wire};
 
 use super::directory::Directory;
 
@@ -122,11 +123,7 @@ async fn serve_stream(
             }
             continue;
         }
-        if frame.kind() == Kind::Ping {
-            let _ = replies.send(reply(&frame, Bytes::new())).await;
-            continue;
-        }
-        let Some(raft) = groups.raft(frame.group) else {
+        let Some(replica) = groups.replica(GroupId(frame.group)) else {
             let why = format!("group {} has no replica on this node", frame.group);
             if replies.send(error(&frame, why)).await.is_err() {
                 return;
@@ -136,7 +133,7 @@ async fn serve_stream(
         if frame.kind() == Kind::Append {
             let pipeline = pipelines.entry(frame.group).or_insert_with(|| {
                 let (tx, rx) = mpsc::channel(APPENDS_IN_FLIGHT);
-                task::spawn(run_appends(rx, raft, replies.clone()));
+                task::spawn(run_appends(rx, replica.raft().clone(), replies.clone()));
                 tx
             });
             if pipeline.send(frame).await.is_err() {
@@ -145,7 +142,7 @@ async fn serve_stream(
         } else {
             let (replies, groups) = (replies.clone(), groups.clone());
             task::spawn(async move {
-                let answer = match answer(&raft, &groups, &frame).await {
+                let answer = match answer(&replica, &groups, &frame).await {
                     Ok(body) => reply(&frame, body),
                     Err(why) => error(&frame, why),
                 };
@@ -216,8 +213,9 @@ async fn send_next<F: Future<Output = PeerFrame>>(
     }
 }
 
-async fn answer(raft: &RaftHandle, groups: &Groups, frame: &PeerFrame) -> Result<Bytes, String> {
+async fn answer(replica: &GroupReplica, groups: &Groups, frame: &PeerFrame) -> Result<Bytes, String> {
     let bad = |e: wire::WireError| e.to_string();
+    let raft = replica.raft();
     match frame.kind() {
         Kind::Vote => {
             let rpc = wire::decode_vote(&frame.body).map_err(bad)?;
@@ -234,6 +232,7 @@ async fn answer(raft: &RaftHandle, groups: &Groups, frame: &PeerFrame) -> Result
             let r = raft.handle_transfer_leader(req).await.map_err(|e| e.to_string())?;
             Ok(wire::encode_transfer_reply(&r))
         }
+        Kind::MayLead => replica.may_lead().map(|()| Bytes::new()),
         Kind::Propose => on_propose(groups, frame.group, frame.body.clone()).await,
         kind => Err(format!("{} is not a request", kind.as_str_name())),
     }
@@ -253,7 +252,8 @@ async fn receive_snapshot(
             let to = (chunk.to_node, chunk.to_incarnation);
             directory.check(&chunk.cluster_id, from, to).map_err(Status::failed_precondition)?;
             let raft = groups
-                .raft(chunk.group)
+                .replica(GroupId(chunk.group))
+                .map(|replica| replica.raft().clone())
                 .ok_or_else(|| Status::unavailable(format!("group {} has no replica here", chunk.group)))?;
             let decoded =
                 wire::decode_snapshot_head(&chunk.meta).map_err(|e| Status::invalid_argument(e.to_string()))?;

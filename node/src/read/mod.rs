@@ -16,7 +16,7 @@ use std::sync::Arc;
 use braid_log::{Entry, ReadError as LogError};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::batch::{BatchError, BatchView};
-use braid_stream::ids::{Offset, ShardId};
+use braid_stream::ids::{NodeId, Offset, ShardId};
 use braid_stream::limits::{GET_BYTES_MAX, GET_RECORDS_MAX, Limits};
 use braid_stream::record::Record;
 use braid_stream::sequence::SequenceNumber;
@@ -47,10 +47,15 @@ pub enum ReadError {
         /// What does not fit.
         why: String,
     },
-    /// Stored bytes are not what was written, or not there.
+    /// Stored bytes are not what was written, or not there; and no other replica could take over to give them.
     Damaged {
         /// What and where.
         why: String,
+    },
+    /// This replica does not lead, or not any more: another has what is damaged here.
+    NotLeader {
+        /// Who leads, if that is known.
+        leader: Option<NodeId>,
     },
     /// The replica can't read now.
     Stopped {
@@ -65,6 +70,8 @@ impl fmt::Display for ReadError {
             ReadError::NoSuchShard(shard) => write!(f, "shard {shard} is not in this group"),
             ReadError::WrongSequence { why } => write!(f, "{why}"),
             ReadError::Damaged { why } => write!(f, "stored records cannot be read: {why}"),
+            ReadError::NotLeader { leader: Some(node) } => write!(f, "not the leader; node {} leads", node.0),
+            ReadError::NotLeader { leader: None } => write!(f, "not the leader; no leader is known"),
             ReadError::Stopped { why } => write!(f, "replica stopped: {why}"),
         }
     }
@@ -191,6 +198,7 @@ impl GroupReader {
     /// Records from `from` on, up to what is applied now. An empty batch is at the tip.
     pub async fn read(&self, shard: ShardId, from: Offset, budget: Budget) -> Result<Batch, ReadError> {
         let mut extent = self.extent(shard)?;
+        let mut failed_at = None;
         loop {
             let from = extent.readable(from);
             let failed = match self.read_extent(&extent, from, budget).await {
@@ -201,9 +209,24 @@ impl GroupReader {
             // round begins at a later offset than the one before.
             extent = self.extent(shard)?;
             sometimes!(extent.shard.trimmed > from, Mark::ReadOvertakenByTrim);
-            if extent.shard.trimmed <= from {
-                return Err(failed);
+            if extent.shard.trimmed > from {
+                continue;
             }
+            // What a cable or memory garbles is right the second time; what is wrong on the disk is not.
+            let again = failed_at.replace(from) == Some(from);
+            match failed {
+                ReadError::Damaged { .. } if !again => reachable!(Mark::ReadAgain),
+                ReadError::Damaged { why } => return Err(self.damaged(why).await),
+                failed => return Err(failed),
+            }
+        }
+    }
+
+    /// Leaves the group to a replica that has whole what is damaged here, if one takes over.
+    async fn damaged(&self, why: String) -> ReadError {
+        match self.group.replica().found_damage(&why).await && !planted(Bug::DamagedKeepsLeading) {
+            true => ReadError::NotLeader { leader: self.group.leader() },
+            false => ReadError::Damaged { why },
         }
     }
 

@@ -65,7 +65,8 @@ struct Subscription {
     clock: NodeClock,
     started: Instant,
     pace: TokenBucket,
-    heard: Instant,
+    /// When it last sent an event.
+    heard: Option<Instant>,
     over: bool,
 }
 
@@ -76,7 +77,6 @@ pub fn subscribe(
     from: Offset,
     clock: NodeClock,
 ) -> Result<impl Stream<Item = Result<Event, Interrupted>> + Send, ReadError> {
-    let now = Instant::now();
     let subscription = Subscription {
         continuation: reader.number_before(shard, from)?,
         applied: reader.group.applied(),
@@ -85,8 +85,8 @@ pub fn subscribe(
         shard,
         next: from,
         clock,
-        started: now,
-        heard: now,
+        started: Instant::now(),
+        heard: None,
         over: false,
     };
     Ok(futures_util::stream::unfold(subscription, |mut subscription| async move {
@@ -118,16 +118,20 @@ impl Subscription {
                 Ok(batch) => batch,
                 Err(error) => {
                     self.over = true;
-                    return Some(Err(Interrupted::Read(error)));
+                    return Some(Err(match error {
+                        ReadError::NotLeader { leader } => Interrupted::NotLeader(leader),
+                        error => Interrupted::Read(error),
+                    }));
                 }
             };
             if !batch.records.is_empty() || batch.ended.is_some() {
                 self.wait_for_pace(batch.bytes).await;
                 return Some(Ok(self.deliver(batch)));
             }
-            let sign_of_life = self.heard + SIGN_OF_LIFE;
+            // The first comes at once: it fixes where the subscription begins.
+            let sign_of_life = self.heard.map_or(self.started, |heard| heard + SIGN_OF_LIFE);
             if Instant::now() >= sign_of_life {
-                reachable!(Mark::SignOfLife);
+                sometimes!(self.heard.is_some(), Mark::SignOfLife);
                 return Some(Ok(self.deliver(batch)));
             }
             match time::timeout_at(sign_of_life.min(end), self.applied.changed()).await {
@@ -156,7 +160,7 @@ impl Subscription {
         if planted(Bug::SignOfLifeSkips) && batch.records.is_empty() {
             self.next = batch.next.advance(1);
         }
-        self.heard = Instant::now();
+        self.heard = Some(Instant::now());
         self.over = batch.ended.is_some();
         if let Some(last) = batch.records.last() {
             self.continuation = Some(last.sequence_number);

@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use braid_env::watch;
 use braid_env::{task, time};
 use braid_log::{Entry as LogEntry, Log, ReadError};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
+use braid_proto::peer::Kind;
 use braid_stream::catalog::{Catalog, CatalogError, CatalogReply};
 use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::command::GroupCommand;
@@ -31,6 +32,7 @@ use super::proposer::{AppendOutcome, Proposer};
 use super::raft::{Member, Proposal, Reply, TypeConfig, Vote, from_log_id};
 use super::replica::{Replica, State};
 use crate::index::RecordIndex;
+use crate::peer::{Lane, Links};
 
 /// Why a command has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,12 +95,38 @@ impl ProposeError {
     }
 }
 
+/// A node id that no node has.
+const NOBODY: u64 = 0;
+
+/// How long a peer may take to say whether it may lead.
+const MAY_LEAD: Duration = Duration::from_secs(1);
+
+/// How long another replica may take to take over from a damaged one.
+const DAMAGED_MOVE: Duration = Duration::from_secs(2);
+
+/// What became of a leadership that was to be handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transfer {
+    /// Another replica leads.
+    Done,
+    /// It was not offered, and this replica leads as before.
+    Refused {
+        /// Why not.
+        why: String,
+    },
+    /// It was offered and not taken up in time. It may be yet; an election is held.
+    NotTaken,
+}
+
 /// One replica of one group on this node.
 pub struct GroupReplica {
     replica: Arc<Replica>,
     raft: RaftHandle,
     proposer: Proposer,
     trim: TrimTarget,
+    links: Arc<Links>,
+    /// What cannot be read here any more, as found by the first read that needed it.
+    damage: OnceLock<String>,
 }
 
 /// Where one replica stands, for status pages and metrics.
@@ -106,6 +134,8 @@ pub struct GroupReplica {
 pub struct ReplicaStatus {
     /// Whether the replica runs; else what stopped it.
     pub running: Result<(), String>,
+    /// What was found damaged while it ran: it votes and stores, and leads only if nobody else can.
+    pub damage: Option<String>,
     /// Its term.
     pub term: u64,
     /// The leader it knows.
@@ -144,7 +174,8 @@ impl GroupReplica {
     ) -> Arc<GroupReplica> {
         let proposer =
             Proposer::start(replica.clone(), raft.clone(), options.clock.clone(), options.inflight_bytes_max);
-        Arc::new(GroupReplica { replica, raft, proposer, trim })
+        let links = options.links.clone();
+        Arc::new(GroupReplica { replica, raft, proposer, trim, links, damage: OnceLock::new() })
     }
 
     /// The group's id.
@@ -195,6 +226,7 @@ impl GroupReplica {
         };
         let replica = ReplicaStatus {
             running,
+            damage: self.damage.get().cloned(),
             term: m.current_term,
             leader: m.current_leader,
             last_log: m.last_log_index.unwrap_or(0),
@@ -247,17 +279,22 @@ impl GroupReplica {
         Ok(())
     }
 
-    /// Hands the leadership to `to`, if this replica leads; returns whether another leads by then.
+    /// Hands the leadership to `to`, if this replica leads.
     ///
-    /// A replica that is not heard of is not offered it: a leader that hands over takes no writes and sends
-    /// no heartbeats meanwhile. Where nobody has taken over after `wait`, this one resigns.
-    pub async fn transfer_leader(self: &Arc<Self>, to: u64, wait: Duration) -> bool {
+    /// A replica that does not answer, or that may not lead, is not offered it: a leader that hands over takes no
+    /// writes and sends no heartbeats meanwhile. Where nobody has taken over after `wait`, this one resigns.
+    pub async fn transfer_leader(self: &Arc<Self>, to: u64, wait: Duration) -> Transfer {
         if !self.is_leader() {
-            return true;
+            return Transfer::Done;
         }
-        if (!self.hears(to) && !planted(Bug::OffersToTheDead)) || self.raft.trigger().transfer_leader(to).await.is_err()
+        let asked = self.links.call(to, Lane::Control, self.id().0, Kind::MayLead, Bytes::new(), MAY_LEAD).await;
+        if let Err(why) = asked
+            && !planted(Bug::OffersToTheDead)
         {
-            return false;
+            return Transfer::Refused { why: format!("node {to}: {why}") };
+        }
+        if let Err(why) = self.raft.trigger().transfer_leader(to).await {
+            return Transfer::Refused { why: why.to_string() };
         }
         // Beside the caller, who may not wait for the end.
         let replica = self.clone();
@@ -281,45 +318,66 @@ impl GroupReplica {
             }
             moved
         });
-        handing.await.unwrap_or(false)
+        match handing.await {
+            Ok(true) => Transfer::Done,
+            Ok(false) | Err(_) => Transfer::NotTaken,
+        }
     }
 
-    /// Whether `node` has answered this leader within the time that an election takes.
-    fn hears(&self, node: u64) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&node).copied().flatten());
-        heard.is_some_and(|at| at.0.elapsed() < Duration::from_millis(self.raft.config().election_timeout_max))
+    /// Whether this replica may take over the group's leadership; else why not.
+    pub fn may_lead(&self) -> Result<(), String> {
+        match self.damage.get() {
+            Some(why) => Err(format!("what it stores is damaged: {why}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that stored bytes could not be read, twice, and hands the leadership to a replica that has them
+    /// whole. Whether another leads by then.
+    ///
+    /// This one goes on voting and storing: the group may need it, and what is not damaged is as good as ever.
+    pub async fn found_damage(self: &Arc<Self>, why: &str) -> bool {
+        if self.damage.set(why.to_owned()).is_ok() {
+            reachable!(Mark::DamageFound);
+            tracing::error!(group = self.id().0, "this replica is damaged and leads no more if another can: {why}");
+        }
+        for to in self.successors() {
+            match self.transfer_leader(to, DAMAGED_MOVE).await {
+                Transfer::Done => return true,
+                Transfer::NotTaken => return !self.is_leader(),
+                Transfer::Refused { why } => {
+                    tracing::warn!(group = self.id().0, "a damaged replica keeps the leadership: {why}");
+                }
+            }
+        }
+        false
     }
 
     /// Steps down, so that an election is held.
     ///
     /// A leader whose transfer is not taken up stays as it is for ever: it takes no writes, sends no
     /// heartbeats, and as it leads it does not stand for election; if its log is the longest, nobody else can
-    /// win. So it votes, in the next term, for the node that it had chosen, and tells nobody: a vote without
-    /// an effect but for the new term.
+    /// win. So it votes, in the next term, for [`NOBODY`]. Not for a real node: one that hears of a vote for
+    /// itself that it never asked for takes itself for a candidate, and does nothing more.
     async fn resign(&self, chosen: u64) {
+        let group = self.id().0;
         let term = self.raft.server_metrics().borrow_watched().vote.leader_id.term;
         let last = self.replica.log.last_id().map(from_log_id);
-        let request = VoteRequest::new(Vote::new(term + 1, chosen), last);
-        match self.raft.vote(request).await {
-            Ok(_) => {
-                tracing::warn!(group = self.id().0, chosen, "the leadership was not taken over: an election is held")
-            }
-            Err(e) => tracing::warn!(group = self.id().0, chosen, "the leadership was not taken over: {e}"),
+        let whom = if planted(Bug::ResignsForAnother) { chosen } else { NOBODY };
+        match self.raft.vote(VoteRequest::new(Vote::new(term + 1, whom), last)).await {
+            Ok(_) => tracing::warn!(group, chosen, "the leadership was not taken over: an election is held"),
+            Err(e) => tracing::warn!(group, chosen, "the leadership was not taken over: {e}"),
         }
     }
 
-    /// As the leader: the other voter whose log is the furthest, to hand the leadership to.
-    pub fn best_successor(&self) -> Option<u64> {
+    /// As the leader: the other voters, those whose logs are the furthest first, to hand the leadership to.
+    pub fn successors(&self) -> Vec<u64> {
         let status = self.status().replica;
         let me = *self.raft.node_id();
-        status
-            .matched
-            .iter()
-            .filter(|(node, _)| *node != me && status.voters.contains(node))
-            .max_by_key(|(_, matched)| *matched)
-            .map(|(node, _)| *node)
+        let mut others: Vec<(u64, u64)> = status.matched;
+        others.retain(|(node, _)| *node != me && status.voters.contains(node));
+        others.sort_by_key(|(node, matched)| (std::cmp::Reverse(*matched), *node));
+        others.into_iter().map(|(node, _)| node).collect()
     }
 
     /// Drops the log before the segment that begins after `upto`, if a checkpoint stands there.

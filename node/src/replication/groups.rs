@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 
 use braid_stream::ids::GroupId;
 
-use super::RaftHandle;
 use super::group::{CatalogHandle, GroupHandle, GroupReplica};
 
 /// See the module's documentation.
@@ -53,9 +52,9 @@ impl Groups {
         self.open.lock().expect("no panic while locked").get(&GroupId(0)).cloned().map(CatalogHandle::new)
     }
 
-    /// The Raft of a group, the catalog included.
-    pub fn raft(&self, group: u32) -> Option<RaftHandle> {
-        self.open.lock().expect("no panic while locked").get(&GroupId(group)).map(|g| g.raft().clone())
+    /// A group's replica on this node, the catalog included.
+    pub fn replica(&self, group: GroupId) -> Option<Arc<GroupReplica>> {
+        self.open.lock().expect("no panic while locked").get(&group).cloned()
     }
 
     /// Takes every replica out, to shut them down.

@@ -29,7 +29,7 @@ pub(crate) mod wire;
 
 use bytes::Bytes;
 
-pub use group::{CatalogHandle, GroupHandle, GroupReplica, GroupStatus, ProposeError, ReplicaStatus};
+pub use group::{CatalogHandle, GroupHandle, GroupReplica, GroupStatus, ProposeError, ReplicaStatus, Transfer};
 pub use groups::Groups;
 pub use open::{GroupOptions, OpenError, open_group};
 pub use proposer::AppendOutcome;
