@@ -73,6 +73,8 @@ struct State {
     terms: Terms,
     /// Nodes whose durable bytes were damaged.
     damaged: BTreeSet<u64>,
+    /// Those, and nodes of which reads were made to fail.
+    tampered: BTreeSet<u64>,
     since_down: BTreeMap<u64, u64>,
 }
 
@@ -118,6 +120,7 @@ impl Director {
             wrong: Vec::new(),
             terms: Terms::default(),
             damaged: BTreeSet::new(),
+            tampered: BTreeSet::new(),
             since_down: BTreeMap::new(),
         };
         Director { world, story, plan, state: Arc::new(Mutex::new(state)) }
@@ -214,6 +217,10 @@ impl Director {
     /// A mark was passed by the process that runs now.
     pub fn on_mark(&self, pid: Pid, mark: &str) {
         let Teller::Node(number) = self.story.teller(pid) else { return };
+        if mark == "raft.damage_found" && !self.state().tampered.contains(&number) {
+            let wrong = format!("node {number} found damage in what it stores, and nothing was done to it");
+            self.state().wrong.push(Violation::new("damage", wrong));
+        }
         self.pull(Some(number), |trigger| match trigger {
             Trigger::Mark { name, skip } if name == mark => Some(*skip),
             _ => None,
@@ -390,7 +397,10 @@ impl Director {
             Kind::FsyncDirError => self.with_disk(a, |disk| disk.fail_next_fsync_dir()),
             Kind::WriteError => self.with_disk(a, |disk| disk.fail_next_write()),
             Kind::ShortWrite => self.with_disk(a, |disk| disk.shorten_next_write()),
-            Kind::ReadError => self.with_disk(a, |disk| disk.fail_next_read()),
+            Kind::ReadError => {
+                self.state().tampered.insert(a);
+                self.with_disk(a, |disk| disk.fail_next_read())
+            }
             Kind::RenameError => self.with_disk(a, |disk| disk.fail_next_rename()),
             Kind::DiskFull => {
                 self.after(fault.for_ms, move |d| {
@@ -409,6 +419,11 @@ impl Director {
                     d.with_disk(a, |disk| disk.set_stuck(false));
                 });
                 self.with_disk(a, |disk| disk.set_stuck(true))
+            }
+            Kind::IndexLost => {
+                let down = self.take_down(&[a], false, Left::Everything, fault.for_ms);
+                self.world.machines()[&a].index.lose();
+                down
             }
             Kind::BitFlip => self.flip(),
             Kind::BitMisread => self.misread(a, fault.amount),
@@ -444,8 +459,8 @@ impl Director {
         true
     }
 
-    /// Flips a bit of what is durable, in the unlucky zone: in a checkpoint, or in a segment that is not
-    /// the last. (Damage in the last batch before a crash can't be told from a torn write: a named limit.)
+    /// Flips a bit of what is durable, in the unlucky zone: in a checkpoint or a segment. Not in the last batches
+    /// of the last segment: damage in the last batch before a crash can't be told from a torn write, a named limit.
     fn flip(&self) -> bool {
         let victims = self.of_zone(self.plan.unlucky_zone);
         let Some(number) = self.state().rng.pick(&victims).copied() else { return false };
@@ -457,9 +472,14 @@ impl Director {
         };
         let range = |path: &Path, len: u64| -> Option<Range<u64>> {
             let in_group = path.starts_with("/data/groups");
-            let sealed = name(path).starts_with("segment-") && last_of(path.parent()?).as_deref() != Some(path);
-            let checkpoint = name(path).starts_with("checkpoint-");
-            (in_group && (sealed || checkpoint) && len > 0).then_some(0..len)
+            let end = match name(path) {
+                _ if !in_group => 0,
+                file if file.starts_with("checkpoint-") => len,
+                file if !file.starts_with("segment-") => 0,
+                _ if last_of(path.parent()?).as_deref() != Some(path) => len,
+                _ => disk.durable_before(path, 2).min(len),
+            };
+            (end > 0).then_some(0..end)
         };
         let Some(flip) = disk.flip_random_durable_bit(range) else { return false };
         self.tell(format!(
@@ -469,6 +489,7 @@ impl Director {
             flip.path.display()
         ));
         self.state().damaged.insert(number);
+        self.state().tampered.insert(number);
         true
     }
 
@@ -484,6 +505,7 @@ impl Director {
         if len == 0 {
             return false;
         }
+        self.state().tampered.insert(number);
         disk.flip_on_next_read(path, (amount >> 8) % len, (amount % 8) as u8);
         true
     }

@@ -60,6 +60,7 @@ kinds! {
     StuckDisk "disk stuck",
     BitFlip "bit flipped on disk",
     BitMisread "bit flipped in a read",
+    IndexLost "record index lost",
 }
 
 /// One fault. Nodes are numbered from 0 as there are at that time; `for_ms` is how long it lasts, or until
@@ -116,7 +117,7 @@ impl Fault {
         let node = rng.below(u64::from(nodes)) as u32;
         let other = (node + 1 + rng.below(u64::from(nodes.max(2) - 1)) as u32) % nodes.max(1);
         let for_ms = match kind {
-            Kind::Kill | Kind::Restart | Kind::PowerLoss | Kind::ZonePowerLoss | Kind::ClusterPowerLoss => {
+            Kind::Kill | Kind::IndexLost | Kind::Restart | Kind::PowerLoss | Kind::ZonePowerLoss | Kind::ClusterPowerLoss => {
                 rng.skewed(50..=8_000)
             }
             Kind::Pause | Kind::StuckDisk => rng.skewed(100..=6_000),

@@ -1,12 +1,17 @@
 //! Looks into the replicas at the end of a run: whether log, index, checkpoints and state tell one story.
 
-use braid_env::task;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use braid_env::{task, time};
 use braid_log::{Entry, LogId};
 use braid_node::Node;
 use braid_node::replication::{GroupReplica, State, checkpoint_state};
 
 use crate::checkers::Violation;
 use crate::checkers::agreement::{self, ReplicaFacts};
+use crate::checkers::members::Members;
 use crate::world::World;
 
 /// Bytes of log read at a time.
@@ -14,6 +19,9 @@ const PIECE: usize = 1 << 20;
 
 /// How often a replica that changes while it is looked at is looked at again.
 const ATTEMPTS: u32 = 3;
+
+/// How long what the catalog has decided may take to be carried out, when all is well.
+const CARRIED_OUT: Duration = Duration::from_secs(60);
 
 /// Every replica of these nodes.
 pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
@@ -31,6 +39,37 @@ pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
         wrong.extend(looking.await.unwrap_or_default());
     }
     wrong
+}
+
+/// Groups whose voters are not the replicas that the catalog names, even after [`CARRIED_OUT`]. A group
+/// without a leader, or with a replica on a node that is gone, is not judged.
+pub async fn members(world: &World, nodes: &[u64]) -> Vec<Violation> {
+    let until = time::Instant::now() + CARRIED_OUT;
+    loop {
+        let differing: Vec<Members> = members_now(world, nodes).into_iter().filter(|it| !it.agree()).collect();
+        if differing.is_empty() || time::Instant::now() >= until {
+            return differing.iter().map(Members::violation).collect();
+        }
+        time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn members_now(world: &World, nodes: &[u64]) -> Vec<Members> {
+    let here: Vec<(u64, Arc<Node>)> = nodes.iter().filter_map(|n| Some((*n, world.node(*n)?))).collect();
+    let catalogs = here.iter().filter_map(|(_, node)| node.groups().catalog());
+    let Some(catalog) = catalogs.max_by_key(|catalog| *catalog.applied().borrow()) else { return Vec::new() };
+    let groups = catalog.state(|catalog| catalog.groups().clone());
+    let mut found = Vec::new();
+    for (id, replicas) in groups {
+        let named: BTreeSet<u64> = replicas.iter().map(|node| node.0).collect();
+        let leader = here.iter().find_map(|(number, node)| {
+            let status = node.groups().replica(id)?.status().replica;
+            (status.leader == Some(*number)).then_some(status)
+        });
+        let Some(leader) = leader.filter(|_| named.iter().all(|node| nodes.contains(node))) else { continue };
+        found.push(Members { group: id.0, named, voters: leader.voters.into_iter().collect() });
+    }
+    found
 }
 
 async fn node_facts(number: u64, node: &Node, index: &dyn braid_node::index::RecordIndex) -> Vec<Violation> {

@@ -33,7 +33,7 @@ use crate::network::{Network, NetworkCounters};
 use crate::plan::{Drops, Ending, Plan, Profile};
 use crate::rng::Rng;
 use crate::story::{Line, Listener, Story, Teller};
-use crate::workload;
+use crate::workload::{self, AdminSpec};
 use crate::world::{EPOCH_MS, World};
 
 /// After the faults are over, everything serves again within this much simulated time.
@@ -228,8 +228,19 @@ fn bounds(plan: &Plan) -> Bounds {
         retention_ms: RETENTION_MS_DEFAULT,
         liveness: LIVENESS,
         throttled: true,
+        // After each, the leadership may be moved back to where it belongs.
+        leader_changes: 2 * ((plan.faults.len() + plan.triggers.len()) as u64 + transfers(plan)) + 2,
         damaged: plan.faults.iter().any(|s| matches!(s.fault.kind, Kind::BitFlip | Kind::BitMisread | Kind::ReadError)),
     }
+}
+
+/// How often leaderships may be moved on request, at most.
+fn transfers(plan: &Plan) -> u64 {
+    let of = |admin: &AdminSpec| match admin.transfer_percent {
+        0 => 0,
+        _ => plan.duration_ms / admin.interval_ms.max(1) + 1,
+    };
+    plan.workload.admins.iter().map(of).sum()
 }
 
 /// Records that a client is told are stored.
@@ -334,7 +345,8 @@ impl Scene {
             let reading = clients.spawn(|| async move { workload::final_read(&recorder, &answering, bound).await });
             let _ = reading.await;
         }
-        let wrong = inspect::replicas(world, &director.alive()).await;
+        let mut wrong = inspect::members(world, &director.alive()).await;
+        wrong.extend(inspect::replicas(world, &director.alive()).await);
         found.lock().unwrap_or_else(PoisonError::into_inner).extend(wrong);
     }
 }

@@ -247,6 +247,12 @@ impl SimDisk {
         self.world().flip_any(ranges)
     }
 
+    /// How far a file was durable before those fsyncs that completed last, `syncs` of them (up to 3) and each with
+    /// writes; 0 where there were fewer. For a file that is written from its beginning on.
+    pub fn durable_before(&self, path: impl AsRef<Path>, syncs: usize) -> u64 {
+        self.named(path.as_ref(), |file| file.durable_before(syncs))
+    }
+
     /// The next read of byte `byte` gives it with bit `bit` flipped; the one after is right again.
     pub fn flip_on_next_read(&self, path: impl AsRef<Path>, byte: u64, bit: u8) {
         self.named(path.as_ref(), |file| file.flip_on_next_read(byte, bit));

@@ -92,6 +92,12 @@ impl OrderedIndex {
         }
     }
 
+    /// Loses all, as when the directory is gone or the database damaged.
+    pub fn lose(&self) {
+        let mut maps = self.lock();
+        *maps = Maps { undo: maps.undo.is_some().then(Vec::new), ..Maps::default() };
+    }
+
     fn lock(&self) -> MutexGuard<'_, Maps> {
         self.maps.lock().expect("no one panics while holding the index")
     }

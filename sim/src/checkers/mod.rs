@@ -16,6 +16,7 @@ pub mod behind;
 pub mod final_reads;
 pub mod iterators;
 pub mod liveness;
+pub mod members;
 pub mod order;
 pub mod ranges;
 pub mod rates;
@@ -60,6 +61,8 @@ pub struct Bounds {
     pub liveness: Duration,
     /// Whether the nodes enforce the shards' rates.
     pub throttled: bool,
+    /// How often a group may have got another leader, at most.
+    pub leader_changes: u64,
     /// Whether stored bytes may have been damaged, so that a node may say so.
     pub damaged: bool,
 }
@@ -75,6 +78,7 @@ impl Bounds {
             retention_ms: braid_stream::limits::RETENTION_MS_DEFAULT,
             liveness: Duration::from_secs(30),
             throttled: true,
+            leader_changes: 0,
             damaged: false,
         }
     }
@@ -183,8 +187,12 @@ pub const ALL: &[Checker] = &[
 ];
 
 /// The names of the checkers that look inside; they are fed while a run goes on, or at its end.
-pub const INSIDE: &[(&str, &str)] =
-    &[(replicas::NAME, replicas::PROMISE), (terms::NAME, terms::PROMISE), (agreement::NAME, agreement::PROMISE)];
+pub const INSIDE: &[(&str, &str)] = &[
+    (replicas::NAME, replicas::PROMISE),
+    (terms::NAME, terms::PROMISE),
+    (agreement::NAME, agreement::PROMISE),
+    (members::NAME, members::PROMISE),
+];
 
 /// What [`ALL`] find; of each at most so many that the last one says how many more there are.
 pub fn check_all(history: &History, bounds: &Bounds) -> Vec<Violation> {

@@ -7,7 +7,7 @@
 use braid_stream::limits::Limits;
 
 use super::{Bounds, Checker, Violation};
-use crate::history::{At, History, Place, ReadKind, ShardKey, ShardView};
+use crate::history::{At, History, PageRead, Place, ReadKind, ShardKey, ShardView};
 
 pub const CHECKER: Checker = Checker {
     name: "rates",
@@ -37,10 +37,16 @@ pub fn check(history: &History, bounds: &Bounds) -> Vec<Violation> {
     for (key, view) in history.certain_shards() {
         let records = written(history, key, view);
         let count: Vec<Accepted> = records.iter().map(|it| Accepted { amount: 1, ..*it }).collect();
-        wrong.extend(exceeded(bounds, key, "records written", limits.write_records_per_s, &count));
-        wrong.extend(exceeded(bounds, key, "bytes written", limits.write_bytes_per_s, &records));
-        let calls = polled(history, key);
-        wrong.extend(exceeded(bounds, key, "GetRecords calls", limits.read_calls_per_s, &calls));
+        wrong.extend(exceeded(bounds, key, "records written", limits.write_records_per_s, &count, 0));
+        wrong.extend(exceeded(bounds, key, "bytes written", limits.write_bytes_per_s, &records, 0));
+        let polls = polled(history, key);
+        let calls: Vec<Accepted> = polls.iter().map(|it| Accepted { amount: 1, ..*it }).collect();
+        wrong.extend(exceeded(bounds, key, "GetRecords calls", limits.read_calls_per_s, &calls, 0));
+        // A page is charged once it is given: those that are under way at a time come on top, and a leader does not
+        // know what its predecessor's readers owe.
+        let largest = polls.iter().map(|it| it.amount).max().unwrap_or(0);
+        let on_top = largest * (at_once(&polls) + bounds.leader_changes);
+        wrong.extend(exceeded(bounds, key, "bytes read", limits.read_bytes_per_s, &polls, on_top));
     }
     wrong
 }
@@ -59,17 +65,37 @@ fn written(history: &History, key: &ShardKey, view: &ShardView) -> Vec<Accepted>
     acked.chain(read).collect()
 }
 
-/// Every poll that was served.
+/// Every poll that was served, with its bytes.
 fn polled(history: &History, key: &ShardKey) -> Vec<Accepted> {
     let polls = history.reads.iter().filter(|read| read.how == ReadKind::Poll && read.key.as_ref() == Some(key));
     let pages = polls.flat_map(|read| &read.pages);
-    pages.map(|page| Accepted { from: page.invoked, to: page.returned, amount: 1 }).collect()
+    let bytes = |page: &PageRead| page.page.records.iter().map(|seen| u64::from(seen.size)).sum();
+    pages.map(|page| Accepted { from: page.invoked, to: page.returned, amount: bytes(page) }).collect()
 }
 
-/// The worst window, if it is too much.
-fn exceeded(bounds: &Bounds, key: &ShardKey, what: &str, rate: u64, accepted: &[Accepted]) -> Option<Violation> {
+/// The most of them that were under way at one moment.
+fn at_once(accepted: &[Accepted]) -> u64 {
+    let mut moments: Vec<(At, bool)> = accepted.iter().flat_map(|it| [(it.from, true), (it.to, false)]).collect();
+    moments.sort_unstable();
+    let (mut now, mut most) = (0u64, 0);
+    for (_, begins) in moments {
+        now = if begins { now + 1 } else { now - 1 };
+        most = most.max(now);
+    }
+    most
+}
+
+/// The worst window, if it is too much by more than `on_top`.
+fn exceeded(
+    bounds: &Bounds,
+    key: &ShardKey,
+    what: &str,
+    rate: u64,
+    accepted: &[Accepted],
+    on_top: u64,
+) -> Option<Violation> {
     let largest = accepted.iter().map(|it| it.amount).max()?;
-    let burst = i128::from(rate.max(largest)) * PARTS;
+    let burst = i128::from(rate.max(largest) + on_top) * PARTS;
     // A clock that runs fast earns more in what is truly a second.
     let earns = i128::from(rate) * (1_000_000 + i128::from(bounds.drift_ppm)) / 1_000_000 + 1;
     let (excess, from, to) = worst_window(accepted, earns)?;

@@ -85,7 +85,9 @@ async fn churn_stream(actor: &mut Actor, nth: u32) {
 async fn doom_stream(actor: &mut Actor, spec: &StreamSpec) {
     let stream = actor.scene.recorder.intern(&spec.name);
     if delete(actor, &stream).await {
-        actor.rest(Duration::from_secs(5)).await;
+        if actor.dice.percent(50) {
+            actor.rest(Duration::from_secs(5)).await;
+        }
         let node = actor.node();
         let until = actor.scene.until.min(Instant::now() + PATIENCE);
         create(&actor.calls, node, spec, until).await;

@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Where the nodes are that have to answer now: an operator may be replacing some.
 pub type Answering = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// A name that no stream has.
+const NO_STREAM: &str = "nobody-made-this";
+
 /// Probes everything at once and notes what worked, or did not within `bound`; ends by then, plus one
 /// call's deadline. To be called right after the note [`Note::Healed`].
 pub async fn liveness(recorder: &Recorder, answering: &Answering, bound: Duration) {
@@ -89,6 +92,13 @@ impl Probe {
         let mut first: Option<Vec<StreamFacts>> = None;
         for node in 0..self.calls.nodes() {
             let failed = |failed: Failed| format!("{}: {failed}", self.calls.address(node));
+            // A list may be of some while ago. That there is no such stream a node says only once it is up to date.
+            let nobody = Admin::Describe { stream: self.calls.recorder.intern(NO_STREAM) };
+            match self.calls.admin(node, nobody).await {
+                Err(told) if told.refused && told.reason == Reason::StreamNotFound => {}
+                Err(told) => return Err(failed(told)),
+                Ok(_) => return Err(format!("{}: {NO_STREAM} is there", self.calls.address(node))),
+            }
             let AdminDone::Streams(found) = self.calls.admin(node, Admin::ListStreams).await.map_err(failed)? else {
                 unreachable!("streams were asked for");
             };

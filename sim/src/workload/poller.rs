@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use braid_stream::IteratorKind;
 
-use super::spec::PollerSpec;
+use super::spec::{Habit, PollerSpec};
 use super::{Actor, RETRY};
 use crate::history::{OpId, Reason};
 
@@ -24,7 +24,11 @@ pub async fn work(mut actor: Actor, spec: PollerSpec) {
             continue;
         }
         let shard = actor.dice.one_of(&shards).clone();
-        let kind = actor.scene.known.begin(&mut actor.dice, &stream, &shard);
+        let kind = match spec.habit {
+            Habit::Any => actor.scene.known.begin(&mut actor.dice, &stream, &shard),
+            Habit::Horizon => IteratorKind::TrimHorizon,
+            Habit::Latest => IteratorKind::Latest,
+        };
         read(&mut actor, &spec, &stream, &shard, kind).await;
         actor.rest_us(spec.interval_ms * 1_000).await;
         actor.maybe_pause().await;
@@ -42,7 +46,7 @@ async fn read(actor: &mut Actor, spec: &PollerSpec, stream: &Arc<str>, shard: &A
             return;
         };
         // Now and then an iterator is kept for long before it is used.
-        if actor.dice.percent(5) {
+        if spec.habit == Habit::Any && actor.dice.percent(5) {
             actor.rest(Duration::from_secs(20)).await;
         }
         match chain(actor, spec, stream, shard, (iterator, token), &mut pages).await {
@@ -64,7 +68,7 @@ async fn chain(
     let (mut last, mut failures) = (None, 0);
     while *pages > 0 && !actor.is_over() {
         *pages -= 1;
-        let limit = match actor.dice.percent(10) {
+        let limit = match actor.dice.percent(10) || spec.habit == Habit::Horizon {
             true => 0,
             false => actor.dice.between(1, u64::from(spec.limit_max.max(1))) as u32,
         };

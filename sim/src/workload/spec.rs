@@ -130,6 +130,18 @@ pub struct PollerSpec {
     pub interval_ms: u64,
     /// Pages of one chain, at most.
     pub pages_max: u32,
+    pub habit: Habit,
+}
+
+/// Where a poller begins.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Habit {
+    /// Anywhere.
+    Any,
+    /// At the beginning, again and again: it reads more than it may.
+    Horizon,
+    /// At the end, again and again: whoever leads is asked where that is as soon as it leads.
+    Latest,
 }
 
 /// SubscribeToShard.
@@ -180,7 +192,7 @@ impl WorkloadSpec {
         let pace = PaceSpec { records_per_s: 10, burst: None };
         spec.producers.push(ProducerSpec { pace, ..draw_producer(&mut dice, it) });
         let it = client(&mut dice, 5);
-        spec.pollers.push(PollerSpec { interval_ms: 1_000, ..draw_poller(&mut dice, it) });
+        spec.pollers.push(PollerSpec { interval_ms: 1_000, habit: Habit::Any, ..draw_poller(&mut dice, it) });
         let it = client(&mut dice, 6);
         spec.consumers.push(draw_consumer(&mut dice, it));
         spec
@@ -193,6 +205,13 @@ impl WorkloadSpec {
         let mut spec = WorkloadSpec { streams, ..WorkloadSpec::default() };
         let mut ids = 0..;
         let mut client = |dice: &mut Dice| draw_client(dice, ids.next().expect("endless"));
+        if dice.percent(10) {
+            let it = client(&mut dice);
+            spec.writers.push(draw_flood(&mut dice, it));
+            let it = client(&mut dice);
+            let (interval_ms, transfer_percent) = (dice.between(100, 1_000), 100);
+            spec.admins.push(AdminSpec { interval_ms, transfer_percent, ..draw_admin(&mut dice, it) });
+        }
         for _ in 0..dice.between(1, 6) {
             match dice.percent(60) {
                 true => {
@@ -218,7 +237,7 @@ impl WorkloadSpec {
             let it = client(&mut dice);
             spec.consumers.push(draw_consumer(&mut dice, it));
         }
-        if dice.percent(70) {
+        if spec.admins.is_empty() && dice.percent(70) {
             let it = client(&mut dice);
             spec.admins.push(draw_admin(&mut dice, it));
         }
@@ -227,7 +246,7 @@ impl WorkloadSpec {
 }
 
 fn draw_streams(dice: &mut Dice) -> Vec<StreamSpec> {
-    let doomed = dice.percent(20);
+    let doomed = dice.percent(30);
     let count = *dice.one_of(&[1, 1, 2, 2, 3, 4]);
     (0..count)
         .map(|nth| StreamSpec {
@@ -308,12 +327,42 @@ fn draw_producer(dice: &mut Dice, client: ClientSpec) -> ProducerSpec {
     }
 }
 
+/// Above the limit of one shard, by records or by bytes, for as long as what it costs to run allows.
+fn draw_flood(dice: &mut Dice, client: ClientSpec) -> WriterSpec {
+    let by_bytes = dice.percent(40);
+    let (usual_bytes, large_permille, records_per_s) = if by_bytes { (200, 500, 150) } else { (60, 0, 2_000) };
+    let burst = BurstSpec { every_ms: 15_000, for_ms: dice.between(4_000, 12_000), records_per_s };
+    WriterSpec {
+        client: ClientSpec { deadline_ms: 1_000, pause_percent: 0, ..client },
+        keys: KeySpec { count: 1, hot_percent: 0, explicit_percent: 0, shared: false },
+        sizes: SizeSpec { usual_bytes, large_permille, huge_permyriad: 0 },
+        pace: PaceSpec { records_per_s: 5, burst: Some(burst) },
+        batch_max: if by_bytes { 10 } else { 100 },
+        keep_order: dice.percent(40),
+        lanes: 2,
+        retry_refused: false,
+        retry_unknown: false,
+    }
+}
+
 fn draw_poller(dice: &mut Dice, client: ClientSpec) -> PollerSpec {
+    let habit = *dice.one_of(&[Habit::Any, Habit::Any, Habit::Any, Habit::Horizon, Habit::Latest]);
     PollerSpec {
         client,
-        limit_max: *dice.one_of(&[1, 7, 100, 10_000]),
-        interval_ms: *dice.one_of(&[50, 250, 1_000]),
-        pages_max: *dice.one_of(&[3, 20, 200]),
+        limit_max: match habit {
+            Habit::Any => *dice.one_of(&[1, 7, 100, 10_000]),
+            _ => 10_000,
+        },
+        interval_ms: match habit {
+            Habit::Any => *dice.one_of(&[50, 250, 1_000]),
+            Habit::Horizon => 50,
+            Habit::Latest => *dice.one_of(&[10, 30, 100]),
+        },
+        pages_max: match habit {
+            Habit::Any => *dice.one_of(&[3, 20, 200]),
+            _ => 1,
+        },
+        habit,
     }
 }
 
@@ -334,7 +383,7 @@ fn draw_admin(dice: &mut Dice, client: ClientSpec) -> AdminSpec {
         interval_ms: dice.between(300, 5_000),
         transfer_percent: *dice.one_of(&[0, 10, 30]),
         churn_percent: *dice.one_of(&[0, 10, 30]),
-        doom_percent: *dice.one_of(&[5, 20]),
+        doom_percent: *dice.one_of(&[5, 20, 60]),
     }
 }
 

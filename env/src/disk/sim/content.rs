@@ -191,7 +191,12 @@ pub(super) struct FileData {
     diverged: bool,
     /// (byte, bit) to be read wrongly, once each.
     misreads: Vec<(u64, u8)>,
+    /// How far the writes reached that each of the last fsyncs made durable, newest first; 0 for none.
+    reached: [u64; SYNCS_KEPT],
 }
+
+/// Of so many fsyncs it is known how far they reached.
+const SYNCS_KEPT: usize = 4;
 
 impl FileData {
     /// Synced already.
@@ -232,6 +237,12 @@ impl FileData {
         self.misreads.len()
     }
 
+    /// Bytes below this were durable before the last `syncs` fsyncs that made writes durable.
+    pub(super) fn durable_before(&self, syncs: usize) -> u64 {
+        assert!(syncs < SYNCS_KEPT, "{syncs} fsyncs: fewer than {SYNCS_KEPT} are known");
+        self.reached[syncs]
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark(self.settled + self.unsynced.len() as u64)
     }
@@ -239,6 +250,14 @@ impl FileData {
     /// Makes the changes before `mark` durable.
     pub(super) fn sync(&mut self, mark: Mark) {
         let before = self.unsynced_before(mark);
+        let ends = self.unsynced[..before].iter().filter_map(|change| match change {
+            Change::Write { offset, bytes } => Some(offset + bytes.len() as u64),
+            _ => None,
+        });
+        if let Some(end) = ends.max() {
+            self.reached.rotate_right(1);
+            self.reached[0] = end;
+        }
         // The usual case, in which the new bytes need not be stored twice.
         let all = before == self.unsynced.len() && !self.diverged;
         for change in &self.unsynced[..before] {
