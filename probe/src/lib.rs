@@ -91,17 +91,30 @@ pub fn planted(bug: Bug) -> bool {
     watch::planted(bug)
 }
 
-/// A replica of `group` has applied the log entry at `index`; `state` gives the replicated state, encoded. Replicas
-/// that applied the same entries have the same bytes.
+/// A log entry that a replica applied.
+#[derive(Copy, Clone, Debug)]
+pub struct AppliedEntry<'a> {
+    /// The replica's group.
+    pub group: u32,
+    /// The entry's place in the log.
+    pub index: u64,
+    /// The term of the leader that wrote it.
+    pub term: u64,
+    /// What it holds.
+    pub payload: &'a [u8],
+}
+
+/// A replica has applied `entry`; `state` gives the replicated state after it, encoded. Replicas that applied the
+/// same entries have the same bytes.
 #[cfg(not(feature = "sim"))]
 #[inline(always)]
-pub fn applied(_group: u32, _index: u64, _state: impl Fn() -> Vec<u8>) {}
+pub fn applied(_entry: AppliedEntry<'_>, _state: impl Fn() -> Vec<u8>) {}
 
-/// A replica of `group` has applied the log entry at `index`; `state` gives the replicated state, encoded. Replicas
-/// that applied the same entries have the same bytes.
+/// A replica has applied `entry`; `state` gives the replicated state after it, encoded. Replicas that applied the
+/// same entries have the same bytes.
 #[cfg(feature = "sim")]
-pub fn applied(group: u32, index: u64, state: impl Fn() -> Vec<u8>) {
-    watch::applied(group, index, &state);
+pub fn applied(entry: AppliedEntry<'_>, state: impl Fn() -> Vec<u8>) {
+    watch::applied(entry, &state);
 }
 
 /// A caller is about to be told that the log entry at `index` of `group` is committed: from now on it must be on the

@@ -165,6 +165,7 @@ marks! {
     ElectionAwaited "route.election_awaited" Reachable "a call waits for an election";
     CatalogAwaited "route.catalog_awaited" Sometimes "a call waits for a stream to become known";
     LeaderGuessed "route.leader_guessed" Reachable "a call is sent to a replica in turn";
+    SilentChannelDropped "route.silent_channel_dropped" Reachable "calls to another node went unanswered, and it is dialled anew";
 
     // rates
     ThrottledRecords "throttle.records" Reachable "a shard takes no more records for now";

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::{Bug, Mark};
+use crate::{AppliedEntry, Bug, Mark};
 
 /// Every method has a default that does nothing.
 pub trait Watcher {
@@ -23,8 +23,8 @@ pub trait Watcher {
         false
     }
     /// See [`crate::applied`].
-    fn applied(&self, _group: u32, _index: u64, _state: &dyn Fn() -> Vec<u8>) {}
-    /// See [`crate::acknowledged`].
+    fn applied(&self, _entry: AppliedEntry<'_>, _state: &dyn Fn() -> Vec<u8>) {}
+    /// See [`crate::acknowledged`]. No lock of the code it watches is held then.
     fn acknowledged(&self, _group: u32, _index: u64) {}
 }
 
@@ -87,9 +87,9 @@ pub(crate) fn planted(bug: Bug) -> bool {
     current().is_some_and(|watcher| watcher.planted(bug))
 }
 
-pub(crate) fn applied(group: u32, index: u64, state: &dyn Fn() -> Vec<u8>) {
+pub(crate) fn applied(entry: AppliedEntry<'_>, state: &dyn Fn() -> Vec<u8>) {
     if let Some(watcher) = current() {
-        watcher.applied(group, index, state);
+        watcher.applied(entry, state);
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 use braid_probe::watch::{Watcher, enter};
-use braid_probe::{Bug, Mark, always, planted, reachable, sometimes};
+use braid_probe::{AppliedEntry, Bug, Mark, always, planted, reachable, sometimes};
 
 #[derive(Default)]
 struct Heard(RefCell<Vec<String>>);
@@ -28,7 +28,8 @@ impl Watcher for Heard {
         bug == Bug::AckBeforeFsync
     }
 
-    fn applied(&self, group: u32, index: u64, state: &dyn Fn() -> Vec<u8>) {
+    fn applied(&self, entry: AppliedEntry<'_>, state: &dyn Fn() -> Vec<u8>) {
+        let AppliedEntry { group, index, .. } = entry;
         self.0.borrow_mut().push(format!("{group} {index} {:?}", state()));
     }
 
@@ -41,7 +42,7 @@ fn pass_everything() -> (bool, bool) {
     reachable!(Mark::SegmentRolled);
     sometimes!(1 > 2, Mark::GroupCommit);
     always!(2 > 1, Mark::StateSound, "no: {}", 3);
-    braid_probe::applied(1, 2, || vec![7]);
+    braid_probe::applied(AppliedEntry { group: 1, index: 2, term: 1, payload: b"x" }, || vec![7]);
     braid_probe::acknowledged(1, 2);
     (planted(Bug::AckBeforeFsync), planted(Bug::VoteForgotten))
 }

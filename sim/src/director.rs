@@ -18,9 +18,10 @@ use std::time::Duration;
 use braid_env::disk::sim::{DiskEvent, Survive, Verdict};
 use braid_env::time;
 use braid_node::Node;
+use braid_stream::ids::GroupId;
 
-use crate::checkers::Violation;
 use crate::checkers::terms::Terms;
+use crate::checkers::{Violation, durable};
 use crate::executor::Pid;
 use crate::fault::{Arming, Blast, Fault, Kind, Left, Trigger};
 use crate::network::{HostId, Link};
@@ -225,6 +226,18 @@ impl Director {
             Trigger::Mark { name, skip } if name == mark => Some(*skip),
             _ => None,
         });
+    }
+
+    /// A node is about to acknowledge entry `index` of `group`, which it leads.
+    pub fn on_committed(&self, pid: Pid, group: u32, index: u64) {
+        let Teller::Node(number) = self.story.teller(pid) else { return };
+        let replica = |number: u64| self.world.node(number)?.groups().replica(GroupId(group));
+        let Some(leader) = replica(number) else { return };
+        let voters: Vec<u64> = leader.status().replica.voters;
+        let lacks = |number: &u64| replica(*number).is_some_and(|it| it.log().durable_index() < Some(index));
+        let lacking: Vec<u64> = voters.iter().copied().filter(lacks).collect();
+        let wrong = durable::check(group, index, &voters, &lacking);
+        self.state().wrong.extend(wrong);
     }
 
     /// A client was told that its record is stored.

@@ -117,9 +117,12 @@ impl Fault {
         let node = rng.below(u64::from(nodes)) as u32;
         let other = (node + 1 + rng.below(u64::from(nodes.max(2) - 1)) as u32) % nodes.max(1);
         let for_ms = match kind {
-            Kind::Kill | Kind::IndexLost | Kind::Restart | Kind::PowerLoss | Kind::ZonePowerLoss | Kind::ClusterPowerLoss => {
-                rng.skewed(50..=8_000)
-            }
+            Kind::Kill
+            | Kind::IndexLost
+            | Kind::Restart
+            | Kind::PowerLoss
+            | Kind::ZonePowerLoss
+            | Kind::ClusterPowerLoss => rng.skewed(50..=8_000),
             Kind::Pause | Kind::StuckDisk => rng.skewed(100..=6_000),
             Kind::DiskFull => rng.skewed(500..=5_000),
             _ => rng.skewed(200..=10_000),

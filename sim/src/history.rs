@@ -155,6 +155,8 @@ pub enum Order {
     Free,
     /// Records of one shard keep the order of the call.
     InCall,
+    /// That, and what follows a refused record is refused, too.
+    Kept,
     /// Records of one key keep the order of the calls of this pipeline, without waiting for each.
     Pipeline(u32),
 }

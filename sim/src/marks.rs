@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use braid_probe::{Bug, Kind, Mark};
+use braid_probe::{AppliedEntry, Bug, Kind, Mark};
 
 use crate::checkers::Violation;
 use crate::checkers::replicas::{Observation, Replicas};
+use crate::checkers::terms::Terms;
 use crate::director::Director;
 use crate::executor::{self, Nanos};
 use crate::rng::Rng;
@@ -35,7 +36,8 @@ struct Inner {
     /// How often the planted bug was asked for.
     planted: u64,
     replicas: Replicas,
-    /// States that differ.
+    terms: Terms,
+    /// States and entries that differ.
     differing: Vec<Violation>,
 }
 
@@ -57,7 +59,7 @@ impl Heard {
         self.inner().broken.clone()
     }
 
-    /// Replicas that differ at the same applied index.
+    /// Replicas that differ at the same applied index, in their state or in what they applied.
     pub fn differing(&self) -> Vec<Violation> {
         self.inner().differing.clone()
     }
@@ -83,13 +85,14 @@ impl Heard {
         }
     }
 
-    fn applied(&self, at_ns: Nanos, teller: Teller, group: u32, index: u64, state: &[u8]) {
-        let Teller::Node(node) = teller else { return };
+    fn applied(&self, at_ns: Nanos, node: u64, entry: &AppliedEntry<'_>, state: &[u8]) {
+        let AppliedEntry { group, index, term, payload } = *entry;
         let digest = u64::from(crc32fast::hash(state)) << 32 | state.len() as u64;
         let mut inner = self.inner();
         let differs = inner.replicas.observe(Observation { at_ns, node, group, index, digest });
+        let changed = inner.terms.applied(at_ns, node, group, index, term, crc32fast::hash(payload));
         if inner.differing.len() < KEPT {
-            inner.differing.extend(differs);
+            inner.differing.extend(differs.into_iter().chain(changed));
         }
     }
 }
@@ -139,9 +142,16 @@ impl braid_probe::watch::Watcher for Ear {
         planted
     }
 
-    fn applied(&self, group: u32, index: u64, state: &dyn Fn() -> Vec<u8>) {
+    fn applied(&self, entry: AppliedEntry<'_>, state: &dyn Fn() -> Vec<u8>) {
         let (at, pid) = executor::current();
-        self.heard.applied(at, self.story.teller(pid), group, index, &state());
+        if let Teller::Node(node) = self.story.teller(pid) {
+            self.heard.applied(at, node, &entry, &state());
+        }
+    }
+
+    fn acknowledged(&self, group: u32, index: u64) {
+        let (_, pid) = executor::current();
+        self.director.on_committed(pid, group, index);
     }
 }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use braid_env::time::{self, Instant};
 use braid_proto::v1;
+use braid_proto::v1::braid_client::BraidClient;
 use braid_stream::catalog::{Catalog, Node};
 use braid_stream::catalog_command::{CatalogCommand, ReplaceNode};
 use braid_stream::ids::{GroupId, NodeId};
+use braid_transport::Channel;
 use futures_util::future::join_all;
 
 use super::error::ApiError;
@@ -90,12 +92,11 @@ impl Service {
     /// What the node at `address` says of itself; `None` if it does not, in time.
     async fn ask(&self, address: &str) -> Option<v1::NodeStatusResponse> {
         let asked = async {
-            let mut client = self.router.channels.client(address).await.ok()?;
-            let until = Instant::now() + ANSWER;
-            let answer = client.node_status(request(v1::NodeStatusRequest {}, Some(until))).await;
-            answer.inspect_err(|_| self.router.channels.forget(address)).ok()
+            let request = request(v1::NodeStatusRequest {}, Some(Instant::now() + ANSWER));
+            let call = |mut client: BraidClient<Channel>| async move { client.node_status(request).await };
+            self.router.channels.call(address, call).await.ok()
         };
-        time::timeout(ANSWER, asked).await.ok().flatten().map(|it| it.into_inner())
+        time::timeout(ANSWER, asked).await.ok().flatten()
     }
 
     pub(super) async fn replace(

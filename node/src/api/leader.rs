@@ -13,8 +13,8 @@ use tonic::{Response, Status};
 
 use super::error::{ApiError, detail_of};
 use super::{Call, Service};
+use crate::routing::forward::CallError;
 use crate::routing::{LEADER_WAIT, Target};
-use braid_transport::never_sent;
 
 impl Service {
     /// `here` serves the call where this node leads the group; `there` makes the same call of
@@ -62,16 +62,12 @@ impl Service {
     {
         // A node that cannot be reached will not lead for long: as if it had said so itself.
         let unreached = ApiError::NotLeader { group, leader: None };
-        let client = self.router.channels.client(address).await.map_err(|_| unreached.clone())?;
         self.metrics.requests.forwarded.increment(1);
         reachable!(Mark::CallForwarded);
-        match there(client).await {
-            Ok(answer) => Ok(answer.into_inner()),
-            Err(status) if never_sent(&status) => {
-                self.router.channels.forget(address);
-                Err(unreached)
-            }
-            Err(status) => Err(not_leading(group, &status).unwrap_or(ApiError::Passed(status))),
+        match self.router.channels.call(address, there).await {
+            Ok(answer) => Ok(answer),
+            Err(CallError::NotSent) => Err(unreached),
+            Err(CallError::Failed(status)) => Err(not_leading(group, &status).unwrap_or(ApiError::Passed(status))),
         }
     }
 }

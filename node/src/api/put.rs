@@ -25,10 +25,11 @@ use super::error::{ApiError, Explained, detail_of};
 use super::wire::{self, Verdict};
 use super::{Call, Service};
 use crate::replication::{AppendOutcome, GroupHandle, ProposeError};
-use crate::routing::forward::request;
+use crate::routing::forward::{CallError, request};
 use crate::routing::{LEADER_WAIT, StreamRoutes, Target};
 use crate::throttle::ShardFacts;
-use braid_transport::never_sent;
+use braid_proto::v1::braid_client::BraidClient;
+use braid_transport::Channel;
 
 /// One record of a call and its place there.
 #[derive(Clone)]
@@ -207,10 +208,6 @@ impl Service {
 
     /// Another node leads: the same call, with this group's records only.
     async fn put_there(&self, put: &Put<'_>, address: &str, items: &[Item]) -> Judged {
-        let mut client = match self.router.channels.client(address).await {
-            Ok(client) => client,
-            Err(_) => return all_failed(items, &not_reached(put, items)),
-        };
         self.metrics.requests.forwarded.increment(1);
         reachable!(Mark::PutForwarded);
         let message = v1::PutRecordsRequest {
@@ -218,8 +215,9 @@ impl Service {
             records: items.iter().map(|item| wire::record_to_forward(&item.record)).collect(),
             keep_order: put.keep_order,
         };
-        let answer = client.put_records(request(message, Some(put.call.deadline))).await;
-        match answer.map(|it| it.into_inner().records) {
+        let request = request(message, Some(put.call.deadline));
+        let call = |mut client: BraidClient<Channel>| async move { client.put_records(request).await };
+        match self.router.channels.call(address, call).await.map(|it| it.records) {
             Ok(results) if results.len() == items.len() => items
                 .iter()
                 .zip(results)
@@ -229,11 +227,11 @@ impl Service {
                 let why = format!("the leader's node answered {} results for {} records", results.len(), items.len());
                 all_failed(items, &ApiError::Unknown { why }.explain())
             }
-            Err(status) if never_sent(&status) || (planted(Bug::ForwardRetried) && detail_of(&status).is_none()) => {
-                self.router.channels.forget(address);
+            Err(CallError::NotSent) => all_failed(items, &not_reached(put, items)),
+            Err(CallError::Failed(status)) if planted(Bug::ForwardRetried) && detail_of(&status).is_none() => {
                 all_failed(items, &not_reached(put, items))
             }
-            Err(status) => {
+            Err(CallError::Failed(status)) => {
                 sometimes!(detail_of(&status).is_none(), Mark::ForwardLost);
                 all_failed(items, &ApiError::Passed(status).explain())
             }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use braid_env::task;
 use braid_log::{EntryKind, SegmentSeq};
-use braid_probe::{Bug, Mark, always, planted, reachable};
+use braid_probe::{AppliedEntry, Bug, Mark, always, planted, reachable};
 use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::command::GroupCommand;
 use braid_stream::group::Applied;
@@ -90,12 +90,15 @@ impl Machine {
     }
 
     /// For the simulator: the state is sound, and is the same on every replica.
-    fn note_applied(&self, index: u64) {
+    fn note_applied(&self, entry: &Entry) {
+        let (id, payload) = (entry.as_log().id(), entry.as_log().payload());
+        let index = id.index;
         let found = || self.replica.with_state(State::check);
         always!(found().is_empty(), Mark::StateSound, "group {} after {index}: {:?}", self.replica.group, found());
         let last = || self.replica.log.last_id().map(|id| id.index);
         always!(last() >= Some(index), Mark::AppliedWithinLog, "applied {index}, the log ends at {:?}", last());
-        braid_probe::applied(self.replica.group.0, index, || self.replica.with_state(|it| it.encode().to_vec()));
+        let applied = AppliedEntry { group: self.replica.group.0, index, term: id.term, payload };
+        braid_probe::applied(applied, || self.replica.with_state(|it| it.encode().to_vec()));
     }
 
     fn apply_one(&mut self, entry: &Entry) -> io::Result<Reply> {
@@ -211,7 +214,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             self.checkpoint_before(id.index);
             let reply = self.apply_one(&entry)?;
             self.last_applied = Some(id);
-            self.note_applied(id.index);
+            self.note_applied(&entry);
             self.replica.set_applied(id.index);
             if let Some(responder) = responder {
                 responder.send(reply);

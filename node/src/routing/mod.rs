@@ -28,7 +28,7 @@ use braid_stream::shard_map::ShardMap;
 use crate::control::Membership;
 use crate::replication::{CatalogHandle, GroupHandle, Groups, ProposeError};
 use braid_proto::v1::DescribeStreamRequest;
-use forward::Channels;
+use forward::{CallError, Channels};
 use leaders::LeaderHints;
 
 /// How long a request waits for a group to elect a leader: longer than an election usually takes,
@@ -227,17 +227,13 @@ impl Router {
     async fn exists(&self, name: &StreamName) -> Result<bool, RouteError> {
         let unknown = || RouteError::NoLeader(GroupId::CATALOG);
         let address = self.leader_address(GroupId::CATALOG).ok_or_else(unknown)?;
-        let mut leader = self.channels.client(&address).await.map_err(|_| unknown())?;
         let message = DescribeStreamRequest { stream_name: name.as_str().to_string() };
-        let asked = leader.describe_stream(forward::request(message, Some(Instant::now() + CONFIRM)));
+        let request = forward::request(message, Some(Instant::now() + CONFIRM));
+        let asked = self.channels.call(&address, |mut leader| async move { leader.describe_stream(request).await });
         match time::timeout(CONFIRM, asked).await {
             Ok(Ok(_)) => Ok(true),
-            Ok(Err(status)) if status.code() == tonic::Code::NotFound => Ok(false),
-            Ok(Err(_)) => Err(unknown()),
-            Err(_) => {
-                self.channels.forget(&address);
-                Err(unknown())
-            }
+            Ok(Err(CallError::Failed(status))) if status.code() == tonic::Code::NotFound => Ok(false),
+            Ok(Err(_)) | Err(_) => Err(unknown()),
         }
     }
 

@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn a_voter_too_few_or_another_one_is_seen() {
-        let of = |voters: &[u64]| Members { group: 1, named: [1, 2, 4].into(), voters: voters.iter().copied().collect() };
+        let of =
+            |voters: &[u64]| Members { group: 1, named: [1, 2, 4].into(), voters: voters.iter().copied().collect() };
         assert!(of(&[4, 1, 2]).agree());
         assert!(!of(&[1, 2]).agree());
         assert!(!of(&[1, 2, 3]).agree());

@@ -13,6 +13,7 @@ pub mod agreement;
 pub mod answers;
 mod begin;
 pub mod behind;
+pub mod durable;
 pub mod final_reads;
 pub mod iterators;
 pub mod liveness;
@@ -190,6 +191,7 @@ pub const ALL: &[Checker] = &[
 pub const INSIDE: &[(&str, &str)] = &[
     (replicas::NAME, replicas::PROMISE),
     (terms::NAME, terms::PROMISE),
+    (durable::NAME, durable::PROMISE),
     (agreement::NAME, agreement::PROMISE),
     (members::NAME, members::PROMISE),
 ];

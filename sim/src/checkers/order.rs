@@ -2,7 +2,7 @@
 //!
 //! Within a shard, and for one hash key across a shard's parents and children, of two acknowledged records
 //! of which one was acknowledged before the other was sent, the first is in front. Beyond that, a
-//! PutRecords call keeps its order within a shard, and a library's producer that sends nothing twice keeps
+//! PutRecords call keeps its order within a shard (with `keep_order` nothing of it follows what was refused), and a library's producer that sends nothing twice keeps
 //! the order of each key. Concurrent calls have none, and unknown outcomes have no place at all.
 
 use std::collections::BTreeMap;
@@ -50,6 +50,7 @@ pub fn check(history: &History, _: &Bounds) -> Vec<Violation> {
         }
     }
     wrong.extend(calls(history));
+    wrong.extend(kept(history));
     wrong.extend(pipelines(history));
     wrong.extend(consumers(history));
     wrong
@@ -84,7 +85,8 @@ fn certain(history: &History, put: &crate::history::Put, outcome: &Outcome) -> O
 /// Records of one call and one shard are in the call's order.
 fn calls(history: &History) -> Vec<Violation> {
     let mut wrong = Vec::new();
-    for (nth, put) in history.puts.iter().enumerate().filter(|(_, put)| put.call.order == Order::InCall) {
+    let ordered = |put: &crate::history::Put| matches!(put.call.order, Order::InCall | Order::Kept);
+    for (nth, put) in history.puts.iter().enumerate().filter(|(_, put)| ordered(put)) {
         let mut last: BTreeMap<u32, (SequenceNumber, usize)> = BTreeMap::new();
         for (record, outcome) in put.outcomes.iter().enumerate() {
             let Some(number) = certain(history, put, outcome) else { continue };
@@ -96,6 +98,31 @@ fn calls(history: &History) -> Vec<Violation> {
                 let tell = |record| history.tell(Attempt { put: nth, nth: record });
                 let violation = Violation::new(CHECKER.name, what).at(put.over_by());
                 wrong.push(violation.because(tell(earlier)).because(tell(record)));
+            }
+        }
+    }
+    wrong
+}
+
+/// With `keep_order`, no record of a key is taken that follows a refused one in its call. (Other keys may lie in
+/// other shards.)
+fn kept(history: &History) -> Vec<Violation> {
+    let mut wrong = Vec::new();
+    for (nth, put) in history.puts.iter().enumerate().filter(|(_, put)| put.call.order == Order::Kept) {
+        let mut refused: BTreeMap<HashKey, usize> = BTreeMap::new();
+        for (record, (outcome, sent)) in put.outcomes.iter().zip(&put.call.records).enumerate() {
+            match outcome {
+                Outcome::Refused { .. } => {
+                    refused.entry(sent.hash()).or_insert(record);
+                }
+                Outcome::Acked { .. } => {
+                    let Some(&before) = refused.get(&sent.hash()) else { continue };
+                    let what = format!("record {record} of {} was taken and record {before} was refused", put.op);
+                    let tell = |record| history.tell(Attempt { put: nth, nth: record });
+                    let violation = Violation::new(CHECKER.name, what).at(put.over_by());
+                    wrong.push(violation.because(tell(before)).because(tell(record)));
+                }
+                Outcome::Unknown { .. } => {}
             }
         }
     }

@@ -65,13 +65,6 @@ impl Terms {
             violation(at_ns, what).because(line(*before)).because(line(new))
         })
     }
-
-    /// Forgets entries of `group` below `index`: nobody will apply them again.
-    pub fn forget_below(&mut self, group: u32, index: u64) {
-        let kept = self.applied.split_off(&(group, index));
-        self.applied.retain(|(of, _), _| *of != group);
-        self.applied.extend(kept);
-    }
 }
 
 fn violation(at_ns: Ns, what: String) -> Violation {

@@ -411,6 +411,17 @@ fn order_within_a_call_and_within_a_pipeline_is_seen() {
 }
 
 #[test]
+fn what_follows_a_refused_record_of_a_call_that_keeps_its_order_is_seen() {
+    for (order, names) in [(Order::InCall, &[] as &[&str]), (Order::Kept, &["order"])] {
+        let script = Script::new(1);
+        let open = script.send_as(vec![script.sent("k", None, 0), script.sent("k", None, 1)], order);
+        let records = [script.seen(&open.sent[1], 0)];
+        script.put_returned(&open, vec![Outcome::Refused { reason: Reason::Throttled }, script.acked(0)]);
+        only(names, script.finish(&records));
+    }
+}
+
+#[test]
 fn ranges_that_do_not_tile_and_odd_lineage_are_seen() {
     let script = Script::new(2);
     let mut shards = script.facts();

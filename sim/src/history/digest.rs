@@ -498,7 +498,7 @@ impl Put {
     pub fn pipeline(&self) -> Option<u32> {
         match self.call.order {
             Order::Pipeline(id) => Some(id),
-            Order::Free | Order::InCall => None,
+            Order::Free | Order::InCall | Order::Kept => None,
         }
     }
 }

@@ -66,7 +66,7 @@ async fn transfer(actor: &mut Actor) {
 async fn churn_stream(actor: &mut Actor, nth: u32) {
     let name = format!("churn-{}-{nth}", actor.spec.id);
     let shards = actor.dice.between(1, 3) as u32;
-    let spec = StreamSpec { name, shards, retention_ms: 0, doomed: true };
+    let spec = StreamSpec { name, shards, retention_ms: 0, doomed: true, quiet_ms: 0 };
     let stream = actor.scene.recorder.intern(&spec.name);
     let lives = actor.dice.between(1, 2);
     for _ in 0..lives {

@@ -53,6 +53,8 @@ struct Scene {
     endpoints: Vec<String>,
     streams: Vec<Arc<str>>,
     started: Instant,
+    /// Until when nobody writes, for each stream.
+    quiet_until: Vec<Instant>,
     until: Instant,
     known: Knowledge,
 }
@@ -76,6 +78,7 @@ pub async fn run(spec: &WorkloadSpec, recorder: &Recorder, endpoints: Vec<String
         endpoints,
         streams: spec.streams.iter().map(|it| recorder.intern(&it.name)).collect(),
         started: Instant::now(),
+        quiet_until: spec.streams.iter().map(|it| Instant::now() + Duration::from_millis(it.quiet_ms)).collect(),
         until,
         known: Knowledge::default(),
     });
@@ -175,6 +178,12 @@ impl Actor {
     fn stream(&self) -> Arc<str> {
         let streams = &self.scene.streams;
         streams[self.spec.stream as usize % streams.len()].clone()
+    }
+
+    /// Waits until the client's own stream may be written.
+    async fn wait_for_quiet(&self) {
+        let quiet = &self.scene.quiet_until;
+        time::sleep_until(quiet[self.spec.stream as usize % quiet.len()].min(self.scene.until)).await;
     }
 
     /// Sleeps about so long, but not beyond the end.

@@ -470,7 +470,8 @@ impl NodeClient {
 pub fn put_call(stream: &Arc<str>, records: Vec<crate::history::Sent>, style: PutStyle) -> PutCall {
     let order = match style {
         PutStyle::Single => Order::Free,
-        PutStyle::Batch { .. } => Order::InCall,
+        PutStyle::Batch { keep_order: true } => Order::Kept,
+        PutStyle::Batch { keep_order: false } => Order::InCall,
     };
     PutCall { stream: stream.clone(), records, order, once: true }
 }

@@ -17,6 +17,7 @@ pub async fn work(mut actor: Actor, spec: ProducerSpec) {
     let mut records = Records::new(&actor.scene.recorder, client, 0, spec.keys, spec.sizes);
     let mut pipeline = actor.spec.id << 16;
     let mut waiting = Vec::new();
+    actor.wait_for_quiet().await;
     while !actor.is_over() {
         let Some(producer) = open(&mut actor, &spec).await else {
             actor.rest(RETRY).await;

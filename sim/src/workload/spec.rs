@@ -28,6 +28,8 @@ pub struct StreamSpec {
     pub retention_ms: u64,
     /// May be deleted, and created again, while it is used.
     pub doomed: bool,
+    /// So long nobody writes into it: readers come to an empty stream.
+    pub quiet_ms: u64,
 }
 
 /// Which node a client asks.
@@ -180,7 +182,8 @@ impl WorkloadSpec {
     /// What speed is measured on: about fifty writes a second and a few readers.
     pub fn reference(seed: u64) -> WorkloadSpec {
         let mut dice = Dice::of(seed);
-        let streams = vec![StreamSpec { name: "stream-0".into(), shards: 16, retention_ms: 60_000, doomed: false }];
+        let name = "stream-0".to_owned();
+        let streams = vec![StreamSpec { name, shards: 16, retention_ms: 60_000, doomed: false, quiet_ms: 0 }];
         let mut spec = WorkloadSpec { streams, ..WorkloadSpec::default() };
         let client = |dice: &mut Dice, id| ClientSpec { deadline_ms: 3_000, pause_percent: 0, ..draw_client(dice, id) };
         for id in 0..4 {
@@ -254,6 +257,7 @@ fn draw_streams(dice: &mut Dice) -> Vec<StreamSpec> {
             shards: *dice.one_of(&[1, 1, 2, 3, 4, 8]),
             retention_ms: *dice.one_of(&[0, 0, 0, 12_000, 25_000, 60_000]),
             doomed: doomed && nth > 0,
+            quiet_ms: if dice.percent(20) { dice.between(3_000, 25_000) } else { 0 },
         })
         .collect()
 }

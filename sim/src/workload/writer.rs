@@ -22,6 +22,7 @@ pub async fn lane(mut actor: Actor, spec: WriterSpec, lane: u32) {
     let client = ClientId(actor.spec.id);
     let mut records = Records::new(&actor.scene.recorder, client, lane, spec.keys, spec.sizes);
     let lanes = u64::from(spec.lanes.max(1));
+    actor.wait_for_quiet().await;
     while !actor.is_over() {
         let count = actor.dice.between(1, u64::from(spec.batch_max.max(1)));
         let batch = draw(&mut actor, &mut records, count);
