@@ -210,6 +210,10 @@ bugs! {
         "a transfer that is not taken up in time by a node that is elected a term earlier, in a group of which one replica is gone";
     DamagedKeepsLeading "damaged-keeps-leading" Read "a leader that can't read what it stores leads on, and its readers wait for ever",
         "damage in a sealed segment of a leader, and a reader that needs it";
+    StrangersStayStrangers "strangers-stay-strangers" Raft "a node asks nobody about a node that it has not heard of",
+        "a node that replaces another leads the catalog before a third, which was away, has applied its registration";
+    SilenceIsBorne "silence-is-borne" Read "calls to another node go on over a channel that does not answer",
+        "a connection between two nodes that leads nowhere, and calls that are forwarded over it";
     IdentityNameUnsynced "identity-name-unsynced" Raft "a node relies on an identity file whose name may not be durable",
         "a new node is killed just after it named its identity, restarted, registered, and then loses power";
     RefusedIsOpened "refused-is-opened" Apply "a group that refuses to open shards counts as having opened them",

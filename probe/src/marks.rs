@@ -142,6 +142,7 @@ marks! {
     // control
     BecameMember "control.became_member" Reachable "a node's identity names its cluster durably";
     IdentityRefused "control.identity_refused" Reachable "a node id came back with another disk";
+    StrangerVouchedFor "control.stranger_vouched_for" Reachable "another node knows a node that this one has not heard of";
     StreamBeforeActive "control.stream_before_active" Sometimes "every group has a stream's shards, the catalog does not know";
     StreamBeforeDropped "control.stream_before_dropped" Sometimes "no group has a stream's shards, the catalog does not know";
     StreamStepAgain "control.stream_step_again" Reachable "a stream's creation or deletion is begun again";

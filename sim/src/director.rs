@@ -1,13 +1,17 @@
 //! Carries faults out, and mends what they broke.
 //!
 //! ```text
-//!   plan ─▶ scheduled faults ─┐
-//!   marks, disks, clients ─▶ triggers ─┴▶ machines and links ─▶ (after a while) back
-//!   watchman: what gave up is started again; what can't be is replaced
+//!   plan ─▶ scheduled faults ─────────────┐
+//!   marks, disks, clients ─▶ `triggers` ──┴▶ machines, `links` ─▶ (after a while) back
+//!   `watchman`: what gave up is started again; what can't be is replaced
 //! ```
 //!
 //! Invariant: whatever is broken is mended in the end; only the disks of the unlucky zone lose what was
 //! durable.
+
+mod links;
+mod triggers;
+mod watchman;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,32 +19,20 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use braid_env::disk::sim::{DiskEvent, Survive, Verdict};
+use braid_env::disk::sim::{DiskEvent, Survive};
 use braid_env::time;
-use braid_node::Node;
-use braid_stream::ids::GroupId;
 
+use self::links::Change;
+use self::triggers::Armed;
+use crate::checkers::Violation;
 use crate::checkers::terms::Terms;
-use crate::checkers::{Violation, durable};
 use crate::executor::Pid;
-use crate::fault::{Arming, Blast, Fault, Kind, Left, Trigger};
-use crate::network::{HostId, Link};
+use crate::fault::{Fault, Kind, Left};
+use crate::network::HostId;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::story::{Story, Teller};
-use crate::world::{Crash, STOPPED, World};
-
-/// How often the watchman looks.
-const WATCH: Duration = Duration::from_millis(400);
-
-/// How long what gave up is left alone before it is started again, as a service manager would.
-const START_AGAIN: Duration = Duration::from_secs(1);
-
-/// So often a node is started again that refuses a replica, before it is replaced.
-const REFUSALS: u32 = 3;
-
-/// Errors that faults are made of: EIO, ENOSPC, and a disk without power.
-const ORDERED: [&str; 3] = ["Input/output error", "No space left on device", "power is off"];
+use crate::world::{Crash, World};
 
 /// See the module's documentation. Clones are the same director.
 #[derive(Clone)]
@@ -77,24 +69,6 @@ struct State {
     /// Those, and nodes of which reads were made to fail.
     tampered: BTreeSet<u64>,
     since_down: BTreeMap<u64, u64>,
-}
-
-struct Armed {
-    arming: Arming,
-    seen: u32,
-    live: bool,
-    done: bool,
-}
-
-/// What a fault does to a link.
-#[derive(Clone, Copy, Debug)]
-enum Change {
-    Cut,
-    Loss(u64),
-    Reorder(u64),
-    Duplicate(u64),
-    Delay(u64),
-    Trickle(u64),
 }
 
 impl Director {
@@ -165,24 +139,6 @@ impl Director {
         self.world.nodes().into_iter().filter(|n| !gone.contains(n)).collect()
     }
 
-    /// Nodes that have to answer now: those that are there for good, but for one that is taking another's place or
-    /// waits to be replaced. Never nobody.
-    pub fn answering(&self) -> Vec<u64> {
-        let mut nodes = self.alive();
-        let (coming, refusing) = {
-            let state = self.state();
-            (state.replacing.map(|(_, new)| new), state.refusals.keys().copied().collect::<BTreeSet<u64>>())
-        };
-        let is_whole = |number: u64| {
-            self.world.node(number).is_some_and(|node| {
-                let groups = node.groups();
-                groups.refused().is_empty() && !groups.all().is_empty()
-            })
-        };
-        nodes.retain(|n| coming != Some(*n) && (!refusing.contains(n) || is_whole(*n)));
-        if nodes.is_empty() { self.alive() } else { nodes }
-    }
-
     /// Puts the disks' pace and hooks and the links in place; before the first start of a node.
     pub fn prepare(&self) {
         for number in self.world.nodes() {
@@ -197,95 +153,6 @@ impl Director {
         disk.set_latency(Some(crate::plan::latency(&self.plan.disks)));
         let director = self.clone();
         disk.set_hook(Some(Arc::new(move |event: &DiskEvent<'_>| director.on_disk(number, event))));
-    }
-
-    // Triggers.
-
-    fn on_disk(&self, number: u64, event: &DiskEvent<'_>) -> Verdict {
-        let hit = |trigger: &Trigger| match (trigger, event) {
-            (Trigger::MidFsync { skip }, DiskEvent::FsyncHalf { .. })
-            | (Trigger::Fsynced { skip }, DiskEvent::FsyncDone { .. })
-            | (Trigger::Renamed { skip }, DiskEvent::Renamed { .. })
-            | (Trigger::Created { skip }, DiskEvent::Created { .. }) => Some(*skip),
-            _ => None,
-        };
-        match self.pull(Some(number), hit) {
-            true if !self.world.machines()[&number].disk.is_powered() => Verdict::CutPower,
-            _ => Verdict::GoOn,
-        }
-    }
-
-    /// A mark was passed by the process that runs now.
-    pub fn on_mark(&self, pid: Pid, mark: &str) {
-        let Teller::Node(number) = self.story.teller(pid) else { return };
-        if mark == "raft.damage_found" && !self.state().tampered.contains(&number) {
-            let wrong = format!("node {number} found damage in what it stores, and nothing was done to it");
-            self.state().wrong.push(Violation::new("damage", wrong));
-        }
-        self.pull(Some(number), |trigger| match trigger {
-            Trigger::Mark { name, skip } if name == mark => Some(*skip),
-            _ => None,
-        });
-    }
-
-    /// A node is about to acknowledge entry `index` of `group`, which it leads.
-    pub fn on_committed(&self, pid: Pid, group: u32, index: u64) {
-        let Teller::Node(number) = self.story.teller(pid) else { return };
-        let replica = |number: u64| self.world.node(number)?.groups().replica(GroupId(group));
-        let Some(leader) = replica(number) else { return };
-        let voters: Vec<u64> = leader.status().replica.voters;
-        let lacks = |number: &u64| replica(*number).is_some_and(|it| it.log().durable_index() < Some(index));
-        let lacking: Vec<u64> = voters.iter().copied().filter(lacks).collect();
-        let wrong = durable::check(group, index, &voters, &lacking);
-        self.state().wrong.extend(wrong);
-    }
-
-    /// A client was told that its record is stored.
-    pub fn on_acknowledged(&self) {
-        self.pull(None, |trigger| match trigger {
-            Trigger::Acknowledged { skip } => Some(*skip),
-            _ => None,
-        });
-    }
-
-    /// Lets the first armed trigger strike that `hit` applies to and whose patience is over.
-    fn pull(&self, number: Option<u64>, hit: impl Fn(&Trigger) -> Option<u32>) -> bool {
-        let arming = {
-            let mut state = self.state();
-            if state.over || state.armed.is_empty() {
-                return false;
-            }
-            let mut found = None;
-            for armed in state.armed.iter_mut().filter(|armed| armed.live && !armed.done) {
-                if let Some(skip) = hit(&armed.arming.trigger) {
-                    armed.seen += 1;
-                    if armed.seen > skip && found.is_none() {
-                        armed.done = true;
-                        found = Some(armed.arming.clone());
-                    }
-                }
-            }
-            let Some(found) = found else { return false };
-            let name = match &found.trigger {
-                Trigger::Mark { .. } => "crash at a mark",
-                Trigger::Acknowledged { .. } => "crash at an acknowledgement",
-                Trigger::MidFsync { .. } => "crash in the middle of an fsync",
-                Trigger::Renamed { .. } => "crash between rename and directory sync",
-                Trigger::Created { .. } => "crash after a file was created",
-                Trigger::Fsynced { .. } => "crash after an fsync",
-            };
-            *state.triggered.entry(name.into()).or_default() += 1;
-            found
-        };
-        self.tell(format!("trigger: {arming}"));
-        let number = number.unwrap_or_else(|| self.any_node(|_| true).unwrap_or(1));
-        let struck: Vec<u64> = match arming.blast {
-            Blast::Node => vec![number],
-            Blast::Zone => self.of_zone(self.zone_of(number)),
-            Blast::Cluster => self.world.nodes(),
-        };
-        self.take_down(&struck, arming.power, arming.survive, arming.for_ms);
-        struck.contains(&number)
     }
 
     // Faults by time.
@@ -569,139 +436,6 @@ impl Director {
         }
     }
 
-    /// Looks after the nodes as a service manager and an operator would, for ever.
-    pub async fn watch(self) {
-        loop {
-            time::sleep(WATCH).await;
-            let now = self.world.executor.now();
-            for number in self.alive() {
-                let is_down = self.state().down.contains(&number);
-                let (running, why) = {
-                    let machines = self.world.machines();
-                    (machines[&number].process.is_some(), machines[&number].gave_up.clone())
-                };
-                if !running && !is_down {
-                    let since = *self.state().since_down.entry(number).or_insert(now);
-                    if now >= since + START_AGAIN.as_nanos() as u64 {
-                        self.state().since_down.remove(&number);
-                        if let Some(why) = why.filter(|why| why != STOPPED) {
-                            self.tell(format!("node {number} had given up: {why}"));
-                            self.note_refusal(number, &why);
-                        }
-                        self.start(number);
-                    }
-                } else if running {
-                    self.state().since_down.remove(&number);
-                    self.look_at(number);
-                }
-            }
-            let replace = self.alive().into_iter().find(|number| self.refuses_for_good(*number));
-            if let Some(number) = replace {
-                self.begin_replacing(Some(number));
-            }
-        }
-    }
-
-    /// A node with a replica that stopped is restarted; one whose replica can't be opened, too, at first.
-    fn look_at(&self, number: u64) {
-        let Some(node) = self.world.node(number) else { return };
-        let refused = node.groups().refused();
-        self.note_terms(number, &node);
-        let stopped = node.groups().all().into_iter().find_map(|g| g.status().replica.running.err());
-        drop(node);
-        if let Some((group, why)) = refused.into_iter().next() {
-            if self.refuses_for_good(number) {
-                return; // its other replicas serve until it is replaced
-            }
-            self.note_refusal(number, &format!("group {}: {why}", group.0));
-        } else if let Some(why) = stopped {
-            self.tell(format!("node {number} has a replica that stopped: {why}"));
-        } else {
-            return;
-        }
-        self.world.crash(number, Crash::Killed, Survive::Everything);
-    }
-
-    fn refuses_for_good(&self, number: u64) -> bool {
-        self.state().refusals.get(&number).is_some_and(|said| said.values().any(|times| *times >= REFUSALS))
-    }
-
-    /// Who leads what in which term.
-    fn note_terms(&self, number: u64, node: &Node) {
-        let now = self.world.executor.now();
-        let Some(life) = self.world.machines()[&number].process.as_ref().map(|p| u64::from(p.pid.0)) else { return };
-        for replica in node.groups().all() {
-            let (status, group) = (replica.status().replica, replica.id().0);
-            let mut state = self.state();
-            if status.leader == Some(number) {
-                let wrong = state.terms.leads(now, number, group, status.term);
-                state.wrong.extend(wrong);
-            }
-            let wrong = state.terms.committed(now, number, life, group, status.committed);
-            state.wrong.extend(wrong);
-        }
-    }
-
-    fn note_refusal(&self, number: u64, why: &str) {
-        self.tell(format!("node {number} refuses: {why}"));
-        if ORDERED.iter().any(|error| why.contains(error)) {
-            return; // it says what was done to it, and it passes
-        }
-        let mut state = self.state();
-        let times = state.refusals.entry(number).or_default().entry(why.to_owned()).or_default();
-        *times += 1;
-        let often = *times == REFUSALS;
-        if often && !state.damaged.contains(&number) {
-            let wrong =
-                format!("node {number} refuses to start three times, and nothing durable on it was damaged: {why}");
-            state.wrong.push(Violation::new("start-up", wrong));
-        }
-    }
-
-    /// Takes a node of the unlucky zone (or this one) away for ever, and puts one with an empty disk and a
-    /// new id in its place.
-    fn begin_replacing(&self, which: Option<u64>) -> bool {
-        let (old, new) = {
-            let victims = self.of_zone(self.plan.unlucky_zone);
-            let mut state = self.state();
-            if state.replacing.is_some() || (which.is_none() && state.replaced >= 2) {
-                return false;
-            }
-            let Some(old) = which.or_else(|| state.rng.pick(&victims).copied()) else { return false };
-            let new = self.world.machines().keys().max().expect("there are nodes") + 1;
-            state.replacing = Some((old, new));
-            state.replaced += 1;
-            state.gone.insert(old);
-            state.down.remove(&old);
-            state.refusals.remove(&old);
-            (old, new)
-        };
-        self.tell(format!("node {old} is lost for ever; node {new} takes its place"));
-        self.world.crash(old, Crash::PowerLost, Survive::Nothing);
-        self.world.add_successor(old, new);
-        self.prepare_disk(new);
-        self.mend_links();
-        self.start(new);
-        true
-    }
-
-    /// Asks the cluster to give the replicas of a lost node to its successor, until that is done; for ever.
-    pub async fn replace(self, connect: impl AsyncFn(Vec<String>) -> Option<braid_client::Client>) {
-        loop {
-            time::sleep(WATCH).await;
-            let Some((old, new)) = self.state().replacing else { continue };
-            let endpoints = self.world.endpoints_of(&self.alive());
-            let Some(client) = connect(endpoints).await else { continue };
-            match client.replace_node(old, new).await {
-                Ok(()) => {
-                    self.tell(format!("node {new} replaces node {old}"));
-                    self.state().replacing = None;
-                }
-                Err(e) => self.tell(format!("node {new} does not replace node {old} yet: {e}")),
-            }
-        }
-    }
-
     /// Ends every fault; the nodes of `dead` are gone for good.
     pub fn heal(&self, dead: Option<usize>) {
         self.tell(format!("healed, but for zone {dead:?}"));
@@ -733,92 +467,6 @@ impl Director {
         self.mend_links();
         for number in self.alive() {
             self.start(number);
-        }
-    }
-
-    // Links.
-
-    fn both(&self, a: u64, b: u64) -> Vec<(HostId, HostId)> {
-        let (a, b) = (self.host(a), self.host(b));
-        vec![(a, b), (b, a)]
-    }
-
-    /// Every link between these nodes and everyone else, with clients or without, both ways or one way.
-    fn around(&self, inside: &[u64], choice: u64) -> Vec<(HostId, HostId)> {
-        let inner: Vec<HostId> = inside.iter().map(|n| self.host(*n)).collect();
-        let mut outer: Vec<HostId> = self.world.machines().values().map(|m| m.host).collect();
-        if choice.is_multiple_of(2) {
-            outer.extend(self.state().clients.iter().copied());
-        }
-        let mut links = Vec::new();
-        for a in &inner {
-            for b in outer.iter().filter(|b| !inner.contains(b)) {
-                if choice % 10 != 3 {
-                    links.push((*a, *b));
-                }
-                if choice % 10 != 4 {
-                    links.push((*b, *a));
-                }
-            }
-        }
-        links
-    }
-
-    fn change_links(&self, links: &[(HostId, HostId)], change: Change, for_ms: u64) -> bool {
-        let id = {
-            let mut state = self.state();
-            state.next_change += 1;
-            let id = state.next_change;
-            for link in links {
-                state.links.entry(*link).or_default().push((id, change));
-            }
-            id
-        };
-        self.set_links(links);
-        let links = links.to_vec();
-        self.after(for_ms, move |d| {
-            for link in &links {
-                if let Some(changes) = d.state().links.get_mut(link) {
-                    changes.retain(|(nth, _)| *nth != id);
-                }
-            }
-            d.set_links(&links);
-        });
-        true
-    }
-
-    fn mend_links(&self) {
-        let mut hosts: Vec<HostId> = self.world.machines().values().map(|m| m.host).collect();
-        hosts.extend(self.state().clients.iter().copied());
-        let mut links = Vec::new();
-        for a in &hosts {
-            links.extend(hosts.iter().filter(|b| *b != a).map(|b| (*a, *b)));
-        }
-        self.set_links(&links);
-    }
-
-    fn set_links(&self, links: &[(HostId, HostId)]) {
-        let zones: BTreeMap<HostId, usize> = self.world.machines().values().map(|m| (m.host, m.zone)).collect();
-        for (from, to) in links {
-            let near = zones.get(from) == zones.get(to);
-            let delay = if near { self.plan.delay_us.0 } else { self.plan.delay_us.1 };
-            let mut link = Link::healthy(Duration::from_micros(delay));
-            for (_, change) in self.state().links.get(&(*from, *to)).into_iter().flatten() {
-                match *change {
-                    Change::Cut => link.cut = true,
-                    Change::Loss(per_mille) => link.loss_per_mille = link.loss_per_mille.max(per_mille),
-                    Change::Reorder(per_mille) => link.reorder_per_mille = link.reorder_per_mille.max(per_mille),
-                    Change::Duplicate(per_mille) => link.duplicate_per_mille = link.duplicate_per_mille.max(per_mille),
-                    Change::Delay(ms) => {
-                        link.delay += Duration::from_millis(ms);
-                        link.jitter = link.delay / 2;
-                    }
-                    Change::Trickle(bytes) => {
-                        link.bandwidth = if link.bandwidth == 0 { bytes } else { link.bandwidth.min(bytes) };
-                    }
-                }
-            }
-            self.world.network.set_link(*from, *to, link);
         }
     }
 }

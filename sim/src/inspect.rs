@@ -1,13 +1,15 @@
 //! Looks into the replicas at the end of a run: whether log, index, checkpoints and state tell one story.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::{task, time};
 use braid_log::{Entry, LogId};
 use braid_node::Node;
+use braid_node::index::RecordIndex;
 use braid_node::replication::{GroupReplica, State, checkpoint_state};
+use braid_stream::ids::GroupId;
 
 use crate::checkers::Violation;
 use crate::checkers::agreement::{self, ReplicaFacts};
@@ -20,11 +22,22 @@ const PIECE: usize = 1 << 20;
 /// How often a replica that changes while it is looked at is looked at again.
 const ATTEMPTS: u32 = 3;
 
+/// How long a replica that was just started may take to catch up.
+const CAUGHT_UP: Duration = Duration::from_secs(30);
+
 /// How long what the catalog has decided may take to be carried out, when all is well.
 const CARRIED_OUT: Duration = Duration::from_secs(60);
 
-/// Every replica of these nodes.
+/// Every replica of these nodes, once all of a group have applied the same, or don't within [`CAUGHT_UP`].
 pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
+    let until = time::Instant::now() + CAUGHT_UP;
+    let newest = loop {
+        let (newest, even) = newest_applied(world, nodes);
+        if even || time::Instant::now() >= until {
+            break Arc::new(newest);
+        }
+        time::sleep(Duration::from_millis(500)).await;
+    };
     let mut wrong = Vec::new();
     for &number in nodes {
         let Some(node) = world.node(number) else { continue };
@@ -34,7 +47,8 @@ pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
         let looking = {
             // In the node's own world: the files are on its disk.
             let _there = seams.enter();
-            task::spawn(async move { node_facts(number, &node, index.as_ref()).await })
+            let newest = newest.clone();
+            task::spawn(async move { node_facts(number, &node, index.as_ref(), &newest).await })
         };
         wrong.extend(looking.await.unwrap_or_default());
     }
@@ -72,12 +86,33 @@ fn members_now(world: &World, nodes: &[u64]) -> Vec<Members> {
     found
 }
 
-async fn node_facts(number: u64, node: &Node, index: &dyn braid_node::index::RecordIndex) -> Vec<Violation> {
+/// The newest entry that any running replica of each group has applied, and whether all have applied that.
+fn newest_applied(world: &World, nodes: &[u64]) -> (BTreeMap<GroupId, u64>, bool) {
+    let mut newest: BTreeMap<GroupId, u64> = BTreeMap::new();
+    let mut even = true;
+    for node in nodes.iter().filter_map(|number| world.node(*number)) {
+        for replica in node.groups().all() {
+            let status = replica.status().replica;
+            let known = *newest.entry(replica.id()).or_insert(status.applied);
+            even &= status.running.is_err() || known == status.applied;
+            newest.insert(replica.id(), known.max(status.applied));
+        }
+    }
+    (newest, even)
+}
+
+async fn node_facts(
+    number: u64,
+    node: &Node,
+    index: &dyn RecordIndex,
+    newest: &BTreeMap<GroupId, u64>,
+) -> Vec<Violation> {
     let mut wrong = Vec::new();
     for replica in node.groups().all() {
         for _ in 0..ATTEMPTS {
             // A log that is trimmed or moves on meanwhile is read again.
-            if let Some(found) = replica_facts(number, &replica, index).await {
+            let newest = newest.get(&replica.id()).copied().unwrap_or(0);
+            if let Some(found) = replica_facts(number, &replica, index, newest).await {
                 wrong.extend(found);
                 break;
             }
@@ -90,7 +125,8 @@ async fn node_facts(number: u64, node: &Node, index: &dyn braid_node::index::Rec
 async fn replica_facts(
     number: u64,
     replica: &GroupReplica,
-    index: &dyn braid_node::index::RecordIndex,
+    index: &dyn RecordIndex,
+    newest: u64,
 ) -> Option<Vec<Violation>> {
     let log = replica.log();
     let purged = log.purged();
@@ -111,7 +147,11 @@ async fn replica_facts(
     }
     // At one moment: what was read is of now if the log is as it was.
     let state = replica.with_state(State::clone);
-    let applied = Some(*replica.applied().borrow()).filter(|_| log.last_id().is_some());
+    let applied = match &state {
+        State::Data(group) => group.applied(),
+        // The first entry is a membership, which leaves the catalog as it is.
+        State::Catalog(_) => Some(*replica.applied().borrow()).filter(|_| log.last_id().is_some()),
+    };
     let end = entries.last().map(|entry| entry.id()).or(purged);
     if log.purged() != purged || log.last_id() != end || replica.status().replica.running.is_err() {
         return None;
@@ -126,7 +166,7 @@ async fn replica_facts(
             });
             let (entries, checkpoints) = (&entries[..], &checkpoints[..]);
             let facts = ReplicaFacts { node: number, group, entries, checkpoints, applied, state: data };
-            agreement::check(&facts, index)
+            agreement::check(&facts, Some(index).filter(|_| applied.unwrap_or(0) >= newest))
         }
         State::Catalog(catalog) => {
             let checkpoints = of_kind(&checkpoints, |state| match state {

@@ -18,21 +18,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use braid_env::{disk, random, time};
+use braid_env::{random, task, time};
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::peer::peer_client::PeerClient;
 use braid_proto::peer::{FoundReply, FoundRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, NodeIdentity};
-use braid_stream::catalog_command::CatalogCommand;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tonic::Status;
 
-use crate::peer::{Directory, LocalIdentity, PeerEntry, dial};
+use super::identity::{self, Identity, LocalNode, Member};
+use crate::peer::{Directory, LocalIdentity, PeerEntry, dial, hex};
 use crate::replication::Groups;
-
-const FILE: &str = "identity.json";
-const VERSION: u32 = 1;
 
 /// How often a node that belongs to no cluster asks the seeds again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -43,19 +39,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// How long a node that comes back looks whether it is among its own.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
-/// Who this node is by its configuration.
-#[derive(Clone, Debug)]
-pub struct LocalNode {
-    /// Node id, 1 or greater.
-    pub node: u64,
-    /// Availability zone.
-    pub zone: String,
-    /// host:port that peers dial.
-    pub peer_address: String,
-    /// host:port that clients dial.
-    pub client_address: String,
-}
-
 /// A node named in the configuration, from which a fresh node finds its cluster.
 #[derive(Clone, Debug)]
 pub struct Seed {
@@ -63,32 +46,6 @@ pub struct Seed {
     pub node: u64,
     /// host:port that peers dial.
     pub peer_address: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Member {
-    node: u64,
-    incarnation: u64,
-    zone: String,
-    peer_address: String,
-    client_address: String,
-}
-
-/// What is stored of who this node is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    version: u32,
-    node: u64,
-    zone: String,
-    incarnation: u64,
-    /// 32 hexadecimal digits once the node belongs to a cluster.
-    cluster: Option<String>,
-    /// The nodes that made the cluster; empty for a node that joined later.
-    founders: Vec<Member>,
-    /// The nodes there were when this one joined: before its catalog has told it of any, it must know whom
-    /// to listen to, also after a restart.
-    #[serde(default)]
-    peers: Vec<Member>,
 }
 
 /// See the module's documentation.
@@ -100,46 +57,15 @@ pub struct Membership {
     groups: Arc<Groups>,
     directory: OnceLock<Directory>,
     told: Notify,
+    /// Nodes that others are being asked about.
+    inquiries: Mutex<BTreeSet<u64>>,
 }
 
 impl Membership {
     /// Loads this node's identity from `data_dir`, or makes one. The error says what does not fit.
     pub async fn open(data_dir: &Path, local: LocalNode, seeds: Vec<Seed>) -> Result<Arc<Membership>, String> {
-        let path = data_dir.join(FILE);
-        let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let identity = if disk::exists(&path).await.map_err(|e| at(&e))? {
-            // The last process may have been killed before it had synced the name: a power cut would take it, and
-            // with it the incarnation that this node is about to tell others.
-            if !planted(Bug::IdentityNameUnsynced) {
-                disk::fsync_dir(data_dir).await.map_err(|e| at(&e))?;
-            }
-            let bytes = disk::read_file(&path).await.map_err(|e| at(&e))?;
-            let identity: Identity =
-                serde_json::from_slice(&bytes).map_err(|e| at(&format!("not a node's identity: {e}")))?;
-            check_local(&identity, &local).map_err(|e| at(&e))?;
-            identity
-        } else {
-            let leftover = disk::exists(data_dir.join("groups")).await.map_err(|e| at(&e))?;
-            if leftover {
-                return Err(format!(
-                    "{}: missing, though {} holds a node's data; restore the file, or give this node an empty \
-                     directory and a new id",
-                    path.display(),
-                    data_dir.display()
-                ));
-            }
-            let identity = Identity {
-                version: VERSION,
-                node: local.node,
-                zone: local.zone.clone(),
-                incarnation: random::u64().max(1),
-                cluster: None,
-                founders: Vec::new(),
-                peers: Vec::new(),
-            };
-            store(&path, &identity).await.map_err(|e| at(&e))?;
-            identity
-        };
+        let path = data_dir.join(identity::FILE);
+        let identity = Identity::open(data_dir, &local).await.map_err(|why| format!("{}: {why}", path.display()))?;
         let membership = Arc::new(Membership {
             local,
             seeds,
@@ -148,6 +74,7 @@ impl Membership {
             groups: Arc::default(),
             directory: OnceLock::new(),
             told: Notify::new(),
+            inquiries: Mutex::default(),
         });
         membership.establish();
         Ok(membership)
@@ -176,7 +103,7 @@ impl Membership {
 
     /// The founding members as the catalog wants to know them.
     pub fn founder_entries(&self) -> Vec<(u64, PeerEntry)> {
-        self.snapshot().founders.into_iter().map(|m| (m.node, entry(&m))).collect()
+        self.snapshot().founders.into_iter().map(|m| (m.node, m.into_entry())).collect()
     }
 
     /// Finds or founds the cluster; returns once this node belongs to one. The error is final: this
@@ -287,7 +214,7 @@ impl Membership {
     async fn found(&self, members: Vec<NodeIdentity>) -> Result<(), String> {
         let mut cluster = [0; 16];
         random::fill(&mut cluster);
-        let founders = members.iter().map(member).collect();
+        let founders = members.into_iter().map(Member::of_wire).collect();
         // This node first: if it dies before the others were told, it tells them when it is back.
         self.become_member(&cluster, founders, Vec::new()).await?;
         tracing::info!("founded cluster {}", hex(&cluster));
@@ -298,13 +225,13 @@ impl Membership {
     pub async fn tell_founders(&self) {
         let identity = self.snapshot();
         let lowest = identity.founders.iter().map(|m| m.node).min();
-        let Some(cluster) = identity.cluster.as_deref().and_then(un_hex) else { return };
+        let Some(cluster) = identity.cluster() else { return };
         if lowest != Some(self.local.node) {
             return;
         }
         let request = FoundRequest {
             cluster_id: Bytes::copy_from_slice(&cluster),
-            members: identity.founders.iter().map(|m| wire(m, &cluster)).collect(),
+            members: identity.founders.iter().map(|m| m.clone().into_wire(Some(cluster))).collect(),
         };
         for founder in identity.founders.iter().filter(|m| m.node != self.local.node) {
             loop {
@@ -324,8 +251,45 @@ impl Membership {
         }
     }
 
+    /// Asks the nodes that are known about one that is not and sends messages; returns at once.
+    ///
+    /// That node's registration is in the catalog's log. Where this one was away when it was written, and that node
+    /// leads the catalog by now, nobody else will send it.
+    pub fn inquire(self: &Arc<Self>, stranger: u64) {
+        let inquiries = || self.inquiries.lock().expect("no panic while locked");
+        if planted(Bug::StrangersStayStrangers) || !inquiries().insert(stranger) {
+            return;
+        }
+        let membership = self.clone();
+        task::spawn(async move {
+            membership.ask_about(stranger).await;
+            time::sleep(ASK_AGAIN).await;
+            membership.inquiries.lock().expect("no panic while locked").remove(&stranger);
+        });
+    }
+
+    async fn ask_about(&self, stranger: u64) {
+        let Some(directory) = self.directory.get() else { return };
+        let (mine, me) = (directory.me().cluster, directory.me().node);
+        let others: Vec<_> = directory.all().into_iter().filter(|(node, _)| *node != me).collect();
+        let about = NodeIdentity { node: stranger, ..NodeIdentity::default() };
+        let asked = others.iter().map(|(_, peer)| self.hello_as(&peer.peer_address, about.clone()));
+        for ((node, _), reply) in others.iter().zip(futures_util::future::join_all(asked).await) {
+            let Ok(HelloReply { me: Some(them), known: Some(known) }) = reply else { continue };
+            // An address may have been given to whomever since.
+            if them.node == *node && them.cluster_id == mine[..] && known.node == stranger {
+                reachable!(Mark::StrangerVouchedFor);
+                directory.learn(stranger, Member::of_wire(known).into_entry());
+                return;
+            }
+        }
+    }
+
     async fn hello(&self, address: &str) -> Result<HelloReply, String> {
-        let from = self.describe();
+        self.hello_as(address, self.describe()).await
+    }
+
+    async fn hello_as(&self, address: &str, from: NodeIdentity) -> Result<HelloReply, String> {
         let call = async {
             let channel = dial(address).await.map_err(|e| e.to_string())?;
             let reply = PeerClient::new(channel).hello(HelloRequest { from: Some(from) }).await;
@@ -340,13 +304,13 @@ impl Membership {
         // The first answer may name the catalog's leader instead.
         for _ in 0..3 {
             let channel = dial(&address).await.map_err(|e| e.to_string())?;
-            let mut call = PeerClient::new(channel);
-            match time::timeout(Duration::from_secs(10), call.join(JoinRequest { from: Some(from.clone()) })).await {
+            let mut peer = PeerClient::new(channel);
+            match time::timeout(Duration::from_secs(10), peer.join(JoinRequest { from: Some(from.clone()) })).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
                     let cluster: [u8; 16] =
                         reply.cluster_id[..].try_into().map_err(|_| "the cluster's id is not 16 bytes")?;
-                    let peers = reply.members.iter().map(member).collect();
+                    let peers = reply.members.into_iter().map(Member::of_wire).collect();
                     return self.become_member(&cluster, Vec::new(), peers).await;
                 }
                 Ok(Err(status)) => match status.metadata().get("braid-leader").and_then(|v| v.to_str().ok()) {
@@ -363,11 +327,9 @@ impl Membership {
     }
 
     async fn become_member(&self, cluster: &[u8; 16], founders: Vec<Member>, peers: Vec<Member>) -> Result<(), String> {
-        let mut identity = self.snapshot();
-        identity.cluster = Some(hex(cluster));
-        identity.founders = founders;
-        identity.peers = if planted(Bug::PeersForgotten) { Vec::new() } else { peers };
-        store(&self.path, &identity).await.map_err(|e| format!("{}: {e}", self.path.display()))?;
+        let peers = if planted(Bug::PeersForgotten) { Vec::new() } else { peers };
+        let identity = self.snapshot().of_cluster(*cluster, founders, peers);
+        identity.store(&self.path).await.map_err(|e| format!("{}: {e}", self.path.display()))?;
         reachable!(Mark::BecameMember);
         *self.identity.lock().expect("no panic while locked") = identity;
         self.establish();
@@ -377,13 +339,13 @@ impl Membership {
     /// Fills the directory from the identity, if that names a cluster.
     fn establish(&self) {
         let identity = self.snapshot();
-        let Some(cluster) = identity.cluster.as_deref().and_then(un_hex) else { return };
+        let Some(cluster) = identity.cluster() else { return };
         let me = LocalIdentity { cluster, node: identity.node, incarnation: identity.incarnation };
         let directory = Directory::new(me);
-        for m in identity.founders.iter().chain(&identity.peers) {
-            directory.learn(m.node, entry(m));
+        let me = self.me(identity.incarnation);
+        for it in identity.founders.into_iter().chain(identity.peers).chain([me]) {
+            directory.learn(it.node, it.into_entry());
         }
-        directory.learn(self.local.node, entry(&member(&self.describe())));
         let _ = self.directory.set(directory);
         self.told.notify_one();
     }
@@ -391,14 +353,8 @@ impl Membership {
     /// Answers another node's hello.
     pub async fn on_hello(&self, request: HelloRequest) -> Result<HelloReply, Status> {
         let from = request.from.ok_or_else(|| Status::invalid_argument("from: missing"))?;
-        let known = self.directory.get().and_then(|d| d.get(from.node)).map(|e| NodeIdentity {
-            node: from.node,
-            incarnation: e.incarnation,
-            zone: e.zone,
-            peer_address: e.peer_address,
-            client_address: e.client_address,
-            cluster_id: Bytes::new(),
-        });
+        let known = self.directory.get().and_then(|d| d.get(from.node));
+        let known = known.map(|e| Member::of_entry(from.node, e).into_wire(None));
         Ok(HelloReply { me: Some(self.describe()), known })
     }
 
@@ -415,17 +371,15 @@ impl Membership {
                 self.local.node, identity.incarnation
             )));
         }
-        match identity.cluster.as_deref() {
-            Some(mine) if mine == hex(&cluster) => return Ok(FoundReply {}),
+        match identity.cluster() {
+            Some(mine) if mine == cluster => return Ok(FoundReply {}),
             Some(mine) => {
-                return Err(Status::failed_precondition(format!(
-                    "this node belongs to cluster {mine}, not to {}",
-                    hex(&cluster)
-                )));
+                let (mine, told) = (hex(&mine), hex(&cluster));
+                return Err(Status::failed_precondition(format!("this node belongs to cluster {mine}, not to {told}")));
             }
             None => {}
         }
-        let founders = request.members.iter().map(member).collect();
+        let founders = request.members.into_iter().map(Member::of_wire).collect();
         self.become_member(&cluster, founders, Vec::new()).await.map_err(Status::internal)?;
         Ok(FoundReply {})
     }
@@ -440,7 +394,7 @@ impl Membership {
             return Err(Status::failed_precondition(format!(
                 "node {} belongs to cluster {}, this is {}: a data directory stays in its cluster",
                 from.node,
-                hex(&from.cluster_id[..from.cluster_id.len().min(16)]),
+                hex(&from.cluster_id),
                 hex(&mine)
             )));
         }
@@ -467,25 +421,19 @@ impl Membership {
                 from.node, known.incarnation
             )));
         }
-        let command = super::put_node(from.node, &entry(&member(&from))).map_err(Status::invalid_argument)?;
-        propose(&catalog, command).await?;
-        directory.learn(from.node, entry(&member(&from)));
+        let command = super::put_node(from.node, &Member::of_wire(from.clone()).into_entry())
+            .map_err(Status::invalid_argument)?;
+        match catalog.propose(command).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(refused)) => return Err(Status::failed_precondition(refused.to_string())),
+            Err(error) => return Err(Status::unavailable(error.to_string())),
+        }
+        directory.learn(from.node, Member::of_wire(from.clone()).into_entry());
         // A learner of the catalog: it routes like any other node, and has no vote.
         catalog.replica().add_learner(from.node, &from.peer_address).await.map_err(Status::unavailable)?;
         Ok(JoinReply {
             cluster_id: Bytes::copy_from_slice(&directory.me().cluster),
-            members: directory
-                .all()
-                .into_iter()
-                .map(|(node, e)| NodeIdentity {
-                    node,
-                    incarnation: e.incarnation,
-                    zone: e.zone,
-                    peer_address: e.peer_address,
-                    client_address: e.client_address,
-                    cluster_id: Bytes::new(),
-                })
-                .collect(),
+            members: directory.all().into_iter().map(|(node, e)| Member::of_entry(node, e).into_wire(None)).collect(),
         })
     }
 
@@ -495,96 +443,17 @@ impl Membership {
 
     fn describe(&self) -> NodeIdentity {
         let identity = self.snapshot();
-        NodeIdentity {
-            node: self.local.node,
-            incarnation: identity.incarnation,
-            zone: self.local.zone.clone(),
-            peer_address: self.local.peer_address.clone(),
-            client_address: self.local.client_address.clone(),
-            cluster_id: identity
-                .cluster
-                .as_deref()
-                .and_then(un_hex)
-                .map(|c| Bytes::copy_from_slice(&c))
-                .unwrap_or_default(),
-        }
+        self.me(identity.incarnation).into_wire(identity.cluster())
     }
-}
 
-async fn propose(catalog: &crate::replication::CatalogHandle, command: CatalogCommand) -> Result<(), Status> {
-    match catalog.propose(command).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) => Err(Status::failed_precondition(e.to_string())),
-        Err(e) => Err(Status::unavailable(e.to_string())),
+    fn me(&self, incarnation: u64) -> Member {
+        let LocalNode { node, zone, peer_address, client_address } = self.local.clone();
+        Member { node, incarnation, zone, peer_address, client_address }
     }
-}
-
-fn check_local(identity: &Identity, local: &LocalNode) -> Result<(), String> {
-    if identity.version != VERSION {
-        return Err(format!("written in format version {}; this build reads version {VERSION}", identity.version));
-    }
-    if identity.node != local.node {
-        return Err(format!(
-            "this data directory belongs to node {}; the configuration says node_id = {}",
-            identity.node, local.node
-        ));
-    }
-    if identity.zone != local.zone {
-        return Err(format!(
-            "node {} was placed in zone {:?} and its groups' replicas rely on it; the configuration says zone = {:?}",
-            identity.node, identity.zone, local.zone
-        ));
-    }
-    Ok(())
-}
-
-async fn store(path: &Path, identity: &Identity) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec_pretty(identity).expect("encoding into memory cannot fail");
-    disk::write_file_durably(path, Bytes::from(bytes)).await
-}
-
-fn member(n: &NodeIdentity) -> Member {
-    Member {
-        node: n.node,
-        incarnation: n.incarnation,
-        zone: n.zone.clone(),
-        peer_address: n.peer_address.clone(),
-        client_address: n.client_address.clone(),
-    }
-}
-
-fn entry(m: &Member) -> PeerEntry {
-    PeerEntry {
-        incarnation: m.incarnation,
-        zone: m.zone.clone(),
-        peer_address: m.peer_address.clone(),
-        client_address: m.client_address.clone(),
-    }
-}
-
-fn wire(m: &Member, cluster: &[u8; 16]) -> NodeIdentity {
-    NodeIdentity {
-        node: m.node,
-        incarnation: m.incarnation,
-        zone: m.zone.clone(),
-        peer_address: m.peer_address.clone(),
-        client_address: m.client_address.clone(),
-        cluster_id: Bytes::copy_from_slice(cluster),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn un_hex(text: &str) -> Option<[u8; 16]> {
-    u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use braid_env::disk::sim::{SimDisk, Survive, enter};
-
     use super::*;
 
     /// Found by the simulator: with two of four founders in one zone, losing that zone lost the catalog.
@@ -598,7 +467,7 @@ mod tests {
             client_address: "127.0.0.1:5".into(),
         };
         let founder = Membership::open(dir.path(), local, Vec::new()).await.unwrap();
-        let of = |(node, zone): (u64, &str)| Member { node, zone: zone.into(), ..member(&founder.describe()) };
+        let of = |(node, zone): (u64, &str)| Member { node, zone: zone.into(), ..founder.me(7) };
         let founders = [(4, "zone-a"), (3, "zone-c"), (1, "zone-a"), (2, "zone-b")].map(of).to_vec();
         founder.become_member(&[9; 16], founders, Vec::new()).await.unwrap();
         let voters: Vec<u64> = founder.catalog_voters().into_iter().map(|(node, _)| node).collect();
@@ -617,33 +486,11 @@ mod tests {
             client_address: "127.0.0.1:5".into(),
         };
         let joining = Membership::open(dir.path(), local.clone(), Vec::new()).await.unwrap();
-        let peer = Member { node: 1, incarnation: 7, ..member(&joining.describe()) };
+        let peer = Member { node: 1, ..joining.me(7) };
         joining.become_member(&[9; 16], Vec::new(), vec![peer]).await.unwrap();
         let again = Membership::open(dir.path(), local, Vec::new()).await.unwrap();
         let (directory, _) = again.joined().unwrap();
         assert_eq!(directory.get(1).unwrap().incarnation, 7);
         assert!(again.catalog_voters().is_empty());
-    }
-
-    /// Found by the simulator: killed between the rename and the directory's sync, restarted and registered, then
-    /// without power, a node came back with another incarnation, and the cluster refused it.
-    #[tokio::test]
-    async fn an_identity_that_was_read_survives_a_power_cut() {
-        let sim = SimDisk::new(1);
-        let _here = enter(&sim);
-        let local = LocalNode {
-            node: 1,
-            zone: "zone-a".into(),
-            peer_address: "127.0.0.1:4".into(),
-            client_address: "127.0.0.1:5".into(),
-        };
-        let open = || Membership::open(Path::new("/data"), local.clone(), Vec::new());
-        disk::create_dir_all("/data").await.unwrap();
-        sim.fail_next_fsync_dir();
-        assert!(open().await.is_err(), "renamed, and the directory not synced");
-        let read = open().await.unwrap().describe().incarnation;
-        sim.power_cut();
-        sim.restart(Survive::Nothing);
-        assert_eq!(open().await.unwrap().describe().incarnation, read);
     }
 }

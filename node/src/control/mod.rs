@@ -5,13 +5,15 @@
 //! A new leader of the catalog therefore needs to know nothing but the catalog.
 
 mod controller;
+mod identity;
 mod membership;
 mod remote;
 mod replicas;
 mod streams;
 
 pub use controller::{Controller, NewCluster};
-pub use membership::{LocalNode, Membership, Seed};
+pub use identity::LocalNode;
+pub use membership::{Membership, Seed};
 pub(crate) use remote::on_propose;
 
 use braid_stream::catalog::Addresses;

@@ -4,6 +4,7 @@
 //! from the founding members and kept up to date from the catalog.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 /// Who this node is; fixed for the life of the process.
@@ -28,6 +29,24 @@ pub struct PeerEntry {
     pub peer_address: String,
     /// host:port that clients dial.
     pub client_address: String,
+}
+
+/// Why a message is not listened to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotHeard {
+    /// It is not from this cluster, not for this node, or from another disk than is registered.
+    Wrong(String),
+    /// Nothing is known of the node that it is from.
+    Stranger(u64),
+}
+
+impl fmt::Display for NotHeard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotHeard::Wrong(why) => f.write_str(why),
+            NotHeard::Stranger(node) => write!(f, "message from node {node}, which is not registered in this cluster"),
+        }
+    }
 }
 
 /// See the module's documentation. Clones share the content.
@@ -73,30 +92,31 @@ impl Directory {
     }
 
     /// Checks the four names every message between nodes carries; the error says which is wrong.
-    pub fn check(&self, cluster: &[u8], from: (u64, u64), to: (u64, u64)) -> Result<(), String> {
+    pub fn check(&self, cluster: &[u8], from: (u64, u64), to: (u64, u64)) -> Result<(), NotHeard> {
         if cluster != self.me.cluster {
-            return Err(format!("message of another cluster: {}, this is {}", hex(cluster), hex(&self.me.cluster)));
+            let (theirs, mine) = (hex(cluster), hex(&self.me.cluster));
+            return Err(NotHeard::Wrong(format!("message of another cluster: {theirs}, this is {mine}")));
         }
         if to != (self.me.node, self.me.incarnation) {
-            return Err(format!(
+            return Err(NotHeard::Wrong(format!(
                 "message for node {} incarnation {:016x}, this is node {} incarnation {:016x}",
                 to.0, to.1, self.me.node, self.me.incarnation
-            ));
+            )));
         }
         match self.get(from.0) {
             Some(known) if known.incarnation == from.1 => Ok(()),
-            Some(known) => Err(format!(
-                "message from node {} incarnation {:016x}, registered is {:016x}: a node id is never \
-                 reused with another disk",
+            Some(known) => Err(NotHeard::Wrong(format!(
+                "message from node {} incarnation {:016x}, registered is {:016x}: a node id is never reused with \
+                 another disk",
                 from.0, from.1, known.incarnation
-            )),
-            None => Err(format!("message from node {}, which is not registered in this cluster", from.0)),
+            ))),
+            None => Err(NotHeard::Stranger(from.0)),
         }
     }
 }
 
 /// Lowercase hexadecimal, for messages: what is longer than an id is not repeated to its sender.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
 
@@ -129,7 +149,7 @@ mod tests {
             ([7; 16], (2, 22), (2, 11), "for node 2"),
             ([7; 16], (2, 22), (1, 12), "incarnation"),
         ] {
-            let e = d.check(&cluster, from, to).unwrap_err();
+            let e = d.check(&cluster, from, to).unwrap_err().to_string();
             assert!(e.contains(word), "{e:?} does not say {word:?}");
         }
     }

@@ -10,6 +10,7 @@ mod link;
 mod service;
 
 pub use dial::dial;
-pub use directory::{Directory, LocalIdentity, PeerEntry};
+pub(crate) use directory::hex;
+pub use directory::{Directory, LocalIdentity, NotHeard, PeerEntry};
 pub use link::{Lane, LinkError, Links, MESSAGE_BYTES_MAX, PendingReply};
 pub use service::PeerService;

@@ -28,7 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::control::{Membership, on_propose};
 use crate::replication::{GroupReplica, Groups, RaftHandle, wire};
 
-use super::directory::Directory;
+use super::directory::{Directory, NotHeard};
 
 /// Replies waiting for a slow peer; beyond it the stream is not read further.
 const REPLIES: usize = 256;
@@ -71,9 +71,9 @@ impl Peer for PeerService {
     async fn connect(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<FrameStream>, Status> {
         let (directory, groups) = self.member()?;
         let (tx, rx) = mpsc::channel(REPLIES);
-        let mut stopping = self.stopping.clone();
+        let (mut stopping, membership) = (self.stopping.clone(), self.membership.clone());
         task::spawn(async move {
-            let serve = std::pin::pin!(serve_stream(request.into_inner(), tx, directory, groups));
+            let serve = std::pin::pin!(serve_stream(request.into_inner(), tx, membership, directory, groups));
             let stopped = std::pin::pin!(stopping.wait_for(|stop| *stop));
             // A peer keeps its stream open for ever: the node that stops ends it.
             select(serve, stopped).await;
@@ -107,6 +107,7 @@ impl Peer for PeerService {
 async fn serve_stream(
     mut frames: Streaming<PeerFrame>,
     replies: mpsc::Sender<PeerFrame>,
+    membership: Arc<Membership>,
     directory: Directory,
     groups: Arc<Groups>,
 ) {
@@ -118,7 +119,10 @@ async fn serve_stream(
         if let Err(why) = directory.check(&frame.cluster_id, from, to) {
             reachable!(Mark::PeerRefused);
             tracing::warn!("peer frame refused: {why}");
-            if replies.send(error(&frame, why)).await.is_err() {
+            if let NotHeard::Stranger(node) = why {
+                membership.inquire(node);
+            }
+            if replies.send(error(&frame, why.to_string())).await.is_err() {
                 return;
             }
             continue;
@@ -250,7 +254,8 @@ async fn receive_snapshot(
         if head.is_none() {
             let from = (chunk.from_node, chunk.from_incarnation);
             let to = (chunk.to_node, chunk.to_incarnation);
-            directory.check(&chunk.cluster_id, from, to).map_err(Status::failed_precondition)?;
+            let heard = directory.check(&chunk.cluster_id, from, to);
+            heard.map_err(|why| Status::failed_precondition(why.to_string()))?;
             let raft = groups
                 .replica(GroupId(chunk.group))
                 .map(|replica| replica.raft().clone())

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use braid_env::time::Instant;
-use braid_probe::{Mark, reachable};
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::v1::braid_client::BraidClient;
 use braid_transport::{Channel, ConnectError, never_sent};
 use tonic::metadata::MetadataMap;
@@ -106,7 +106,7 @@ impl Drop for UnderWay<'_> {
         let Some(entry) = known.get_mut(self.address) else { return };
         if self.answered {
             entry.silent_since = None;
-        } else if entry.silent_since.get_or_insert(self.since).elapsed() >= SILENCE {
+        } else if !planted(Bug::SilenceIsBorne) && entry.silent_since.get_or_insert(self.since).elapsed() >= SILENCE {
             reachable!(Mark::SilentChannelDropped);
             known.remove(self.address);
         }

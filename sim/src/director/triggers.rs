@@ -1,0 +1,111 @@
+//! Faults that wait for something to happen: a mark in the code, a moment of a disk, an acknowledgement.
+//!
+//! Invariant: a trigger strikes once, in the very moment it waited for.
+
+use braid_env::disk::sim::{DiskEvent, Verdict};
+use braid_stream::ids::GroupId;
+
+use super::Director;
+use crate::checkers::{Violation, durable};
+use crate::executor::Pid;
+use crate::fault::{Arming, Blast, Trigger};
+use crate::story::Teller;
+
+/// A trigger and what became of it.
+pub(super) struct Armed {
+    pub arming: Arming,
+    /// How often what it waits for has happened.
+    pub seen: u32,
+    /// Whether its time has come.
+    pub live: bool,
+    pub done: bool,
+}
+
+impl Director {
+    pub(super) fn on_disk(&self, number: u64, event: &DiskEvent<'_>) -> Verdict {
+        let hit = |trigger: &Trigger| match (trigger, event) {
+            (Trigger::MidFsync { skip }, DiskEvent::FsyncHalf { .. })
+            | (Trigger::Fsynced { skip }, DiskEvent::FsyncDone { .. })
+            | (Trigger::Renamed { skip }, DiskEvent::Renamed { .. })
+            | (Trigger::Created { skip }, DiskEvent::Created { .. }) => Some(*skip),
+            _ => None,
+        };
+        match self.pull(Some(number), hit) {
+            true if !self.world.machines()[&number].disk.is_powered() => Verdict::CutPower,
+            _ => Verdict::GoOn,
+        }
+    }
+
+    /// A mark was passed by the process that runs now.
+    pub fn on_mark(&self, pid: Pid, mark: &str) {
+        let Teller::Node(number) = self.story.teller(pid) else { return };
+        if mark == "raft.damage_found" && !self.state().tampered.contains(&number) {
+            let wrong = format!("node {number} found damage in what it stores, and nothing was done to it");
+            self.state().wrong.push(Violation::new("damage", wrong));
+        }
+        self.pull(Some(number), |trigger| match trigger {
+            Trigger::Mark { name, skip } if name == mark => Some(*skip),
+            _ => None,
+        });
+    }
+
+    /// A node is about to acknowledge entry `index` of `group`, which it leads.
+    pub fn on_committed(&self, pid: Pid, group: u32, index: u64) {
+        let Teller::Node(number) = self.story.teller(pid) else { return };
+        let replica = |number: u64| self.world.node(number)?.groups().replica(GroupId(group));
+        let Some(leader) = replica(number) else { return };
+        let voters: Vec<u64> = leader.status().replica.voters;
+        let lacks = |number: &u64| replica(*number).is_some_and(|it| it.log().durable_index() < Some(index));
+        let lacking: Vec<u64> = voters.iter().copied().filter(lacks).collect();
+        let wrong = durable::check(group, index, &voters, &lacking);
+        self.state().wrong.extend(wrong);
+    }
+
+    /// A client was told that its record is stored.
+    pub fn on_acknowledged(&self) {
+        self.pull(None, |trigger| match trigger {
+            Trigger::Acknowledged { skip } => Some(*skip),
+            _ => None,
+        });
+    }
+
+    /// Lets the first armed trigger strike that `hit` applies to and whose patience is over.
+    fn pull(&self, number: Option<u64>, hit: impl Fn(&Trigger) -> Option<u32>) -> bool {
+        let arming = {
+            let mut state = self.state();
+            if state.over || state.armed.is_empty() {
+                return false;
+            }
+            let mut found = None;
+            for armed in state.armed.iter_mut().filter(|armed| armed.live && !armed.done) {
+                if let Some(skip) = hit(&armed.arming.trigger) {
+                    armed.seen += 1;
+                    if armed.seen > skip && found.is_none() {
+                        armed.done = true;
+                        found = Some(armed.arming.clone());
+                    }
+                }
+            }
+            let Some(found) = found else { return false };
+            let name = match &found.trigger {
+                Trigger::Mark { .. } => "crash at a mark",
+                Trigger::Acknowledged { .. } => "crash at an acknowledgement",
+                Trigger::MidFsync { .. } => "crash in the middle of an fsync",
+                Trigger::Renamed { .. } => "crash between rename and directory sync",
+                Trigger::Created { .. } => "crash after a file was created",
+                Trigger::Fsynced { .. } => "crash after an fsync",
+            };
+            *state.triggered.entry(name.into()).or_default() += 1;
+            found
+        };
+        self.tell(format!("trigger: {arming}"));
+        let number = number.unwrap_or_else(|| self.any_node(|_| true).unwrap_or(1));
+        let struck: Vec<u64> = match arming.blast {
+            Blast::Node => vec![number],
+            Blast::Zone => self.of_zone(self.zone_of(number)),
+            Blast::Cluster => self.world.nodes(),
+        };
+        self.take_down(&struck, arming.power, arming.survive, arming.for_ms);
+        struck.contains(&number)
+    }
+}

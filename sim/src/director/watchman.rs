@@ -1,0 +1,179 @@
+//! What a service manager and an operator do: what gave up is started again, what can't start is replaced.
+//!
+//! Invariant: a node is replaced only in the unlucky zone, or when it refuses something for good; one at a time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use braid_env::disk::sim::Survive;
+use braid_env::time;
+use braid_node::Node;
+
+use super::Director;
+use crate::checkers::Violation;
+use crate::world::{Crash, STOPPED};
+
+/// How often the watchman looks.
+const WATCH: Duration = Duration::from_millis(400);
+
+/// How long what gave up is left alone before it is started again, as a service manager would.
+const START_AGAIN: Duration = Duration::from_secs(1);
+
+/// So often a node is started again that refuses a replica, before it is replaced.
+const REFUSALS: u32 = 3;
+
+/// Errors that faults are made of: EIO, ENOSPC, and a disk without power.
+const ORDERED: [&str; 3] = ["Input/output error", "No space left on device", "power is off"];
+
+impl Director {
+    /// Nodes that have to answer now: those that are there for good, but for one that is taking another's place or
+    /// waits to be replaced. Never nobody.
+    pub fn answering(&self) -> Vec<u64> {
+        let mut nodes = self.alive();
+        let (coming, refusing) = {
+            let state = self.state();
+            (state.replacing.map(|(_, new)| new), state.refusals.keys().copied().collect::<BTreeSet<u64>>())
+        };
+        let is_whole = |number: u64| {
+            self.world.node(number).is_some_and(|node| {
+                let groups = node.groups();
+                groups.refused().is_empty() && !groups.all().is_empty()
+            })
+        };
+        nodes.retain(|n| coming != Some(*n) && (!refusing.contains(n) || is_whole(*n)));
+        if nodes.is_empty() { self.alive() } else { nodes }
+    }
+
+    /// Looks after the nodes as a service manager and an operator would, for ever.
+    pub async fn watch(self) {
+        loop {
+            time::sleep(WATCH).await;
+            let now = self.world.executor.now();
+            for number in self.alive() {
+                let is_down = self.state().down.contains(&number);
+                let (running, why) = {
+                    let machines = self.world.machines();
+                    (machines[&number].process.is_some(), machines[&number].gave_up.clone())
+                };
+                if !running && !is_down {
+                    let since = *self.state().since_down.entry(number).or_insert(now);
+                    if now >= since + START_AGAIN.as_nanos() as u64 {
+                        self.state().since_down.remove(&number);
+                        if let Some(why) = why.filter(|why| why != STOPPED) {
+                            self.tell(format!("node {number} had given up: {why}"));
+                            self.note_refusal(number, &why);
+                        }
+                        self.start(number);
+                    }
+                } else if running {
+                    self.state().since_down.remove(&number);
+                    self.look_at(number);
+                }
+            }
+            let replace = self.alive().into_iter().find(|number| self.refuses_for_good(*number));
+            if let Some(number) = replace {
+                self.begin_replacing(Some(number));
+            }
+        }
+    }
+
+    /// A node with a replica that stopped is restarted; one whose replica can't be opened, too, at first.
+    fn look_at(&self, number: u64) {
+        let Some(node) = self.world.node(number) else { return };
+        let refused = node.groups().refused();
+        self.note_terms(number, &node);
+        let stopped = node.groups().all().into_iter().find_map(|g| g.status().replica.running.err());
+        drop(node);
+        if let Some((group, why)) = refused.into_iter().next() {
+            if self.refuses_for_good(number) {
+                return; // its other replicas serve until it is replaced
+            }
+            self.note_refusal(number, &format!("group {}: {why}", group.0));
+        } else if let Some(why) = stopped {
+            self.tell(format!("node {number} has a replica that stopped: {why}"));
+        } else {
+            return;
+        }
+        self.world.crash(number, Crash::Killed, Survive::Everything);
+    }
+
+    fn refuses_for_good(&self, number: u64) -> bool {
+        self.state().refusals.get(&number).is_some_and(|said| said.values().any(|times| *times >= REFUSALS))
+    }
+
+    /// Who leads what in which term.
+    fn note_terms(&self, number: u64, node: &Node) {
+        let now = self.world.executor.now();
+        let Some(life) = self.world.machines()[&number].process.as_ref().map(|p| u64::from(p.pid.0)) else { return };
+        for replica in node.groups().all() {
+            let (status, group) = (replica.status().replica, replica.id().0);
+            let mut state = self.state();
+            if status.leader == Some(number) {
+                let wrong = state.terms.leads(now, number, group, status.term);
+                state.wrong.extend(wrong);
+            }
+            let wrong = state.terms.committed(now, number, life, group, status.committed);
+            state.wrong.extend(wrong);
+        }
+    }
+
+    fn note_refusal(&self, number: u64, why: &str) {
+        self.tell(format!("node {number} refuses: {why}"));
+        if ORDERED.iter().any(|error| why.contains(error)) {
+            return; // it says what was done to it, and it passes
+        }
+        let mut state = self.state();
+        let times = state.refusals.entry(number).or_default().entry(why.to_owned()).or_default();
+        *times += 1;
+        let often = *times == REFUSALS;
+        if often && !state.damaged.contains(&number) {
+            let wrong =
+                format!("node {number} refuses to start three times, and nothing durable on it was damaged: {why}");
+            state.wrong.push(Violation::new("start-up", wrong));
+        }
+    }
+
+    /// Takes a node of the unlucky zone (or this one) away for ever, and puts one with an empty disk and a
+    /// new id in its place.
+    pub(super) fn begin_replacing(&self, which: Option<u64>) -> bool {
+        let (old, new) = {
+            let victims = self.of_zone(self.plan.unlucky_zone);
+            let mut state = self.state();
+            if state.replacing.is_some() || (which.is_none() && state.replaced >= 2) {
+                return false;
+            }
+            let Some(old) = which.or_else(|| state.rng.pick(&victims).copied()) else { return false };
+            let new = self.world.machines().keys().max().expect("there are nodes") + 1;
+            state.replacing = Some((old, new));
+            state.replaced += 1;
+            state.gone.insert(old);
+            state.down.remove(&old);
+            state.refusals.remove(&old);
+            (old, new)
+        };
+        self.tell(format!("node {old} is lost for ever; node {new} takes its place"));
+        self.world.crash(old, Crash::PowerLost, Survive::Nothing);
+        self.world.add_successor(old, new);
+        self.prepare_disk(new);
+        self.mend_links();
+        self.start(new);
+        true
+    }
+
+    /// Asks the cluster to give the replicas of a lost node to its successor, until that is done; for ever.
+    pub async fn replace(self, connect: impl AsyncFn(Vec<String>) -> Option<braid_client::Client>) {
+        loop {
+            time::sleep(WATCH).await;
+            let Some((old, new)) = self.state().replacing else { continue };
+            let endpoints = self.world.endpoints_of(&self.alive());
+            let Some(client) = connect(endpoints).await else { continue };
+            match client.replace_node(old, new).await {
+                Ok(()) => {
+                    self.tell(format!("node {new} replaces node {old}"));
+                    self.state().replacing = None;
+                }
+                Err(e) => self.tell(format!("node {new} does not replace node {old} yet: {e}")),
+            }
+        }
+    }
+}
