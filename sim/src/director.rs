@@ -465,6 +465,7 @@ impl Director {
             }
         }
         self.mend_links();
+        self.world.network.mend_half_open();
         for number in self.alive() {
             self.start(number);
         }

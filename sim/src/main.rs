@@ -111,7 +111,18 @@ fn profile(text: &str) -> Result<Profile, String> {
     }
 }
 
+/// Keeps freed memory: whole segments are read and dropped all the time, and each would be given back to the system
+/// and cleared anew.
+fn keep_memory() {
+    // SAFETY: mallopt may be called at any time; it takes two numbers.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+    }
+}
+
 fn main() -> ExitCode {
+    keep_memory();
     let cli = Cli::parse();
     let fine = match cli.command {
         None => command::run::run(cli.run),

@@ -336,16 +336,21 @@ impl Network {
         count
     }
 
+    /// Ends what is half open: where the way is sound again, the first packet is answered by a reset.
+    pub fn mend_half_open(&self) {
+        self.reset(|conn| conn.black_hole);
+    }
+
     /// Resets the connections between two hosts, as a router may.
     pub fn reset_between(&self, a: HostId, b: HostId) -> u64 {
-        let ids: Vec<u64> = {
-            let net = self.net();
-            let between = |c: &Conn| {
-                let hosts = (c.ends[0].host, c.ends[1].host);
-                hosts == (a, b) || hosts == (b, a)
-            };
-            net.connections.iter().filter(|(_, c)| between(c)).map(|(id, _)| *id).collect()
-        };
+        self.reset(|conn| {
+            let hosts = (conn.ends[0].host, conn.ends[1].host);
+            hosts == (a, b) || hosts == (b, a)
+        })
+    }
+
+    fn reset(&self, which: impl Fn(&Conn) -> bool) -> u64 {
+        let ids: Vec<u64> = self.net().connections.iter().filter(|(_, conn)| which(conn)).map(|(id, _)| *id).collect();
         for id in &ids {
             self.break_end(*id, 0, "connection reset");
             self.break_end(*id, 1, "connection reset");

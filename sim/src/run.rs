@@ -341,7 +341,8 @@ impl Scene {
         let _ = working.await;
         {
             let recorder = recorder.clone();
-            let bound = Duration::from_secs(120);
+            // Twice what a shard may take in that time, at the rate at which it may be read.
+            let bound = Duration::from_secs(120) + Duration::from_millis(plan.duration_ms * 3 / 2);
             let reading = clients.spawn(|| async move { workload::final_read(&recorder, &answering, bound).await });
             let _ = reading.await;
         }

@@ -234,7 +234,7 @@ impl GroupReader {
         let shard = extent.shard.id;
         let mut gathered = Gathered::new(from, budget);
         while gathered.next < extent.shard.next && !gathered.full() {
-            let entries = self.index.scan(self.group.id(), shard, gathered.next, SCAN)?;
+            let entries = self.index.scan(self.group.id(), shard, gathered.next, gathered.missing().min(SCAN))?;
             if entries.is_empty() {
                 return Err(self.gap(extent, gathered.next));
             }
@@ -306,7 +306,12 @@ impl Gathered {
     }
 
     fn full(&self) -> bool {
-        self.full || self.records.len() >= self.budget.records
+        self.full || self.missing() == 0
+    }
+
+    /// Records that may still be taken: of so many slices at most, each of which has one at least.
+    fn missing(&self) -> usize {
+        self.budget.records.saturating_sub(self.records.len())
     }
 
     /// Adds the records of one slice from `next` on, as many as fit.

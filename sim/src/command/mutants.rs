@@ -1,12 +1,11 @@
 //! Planted bugs: whether the checkers would find a mistake, and how soon.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use braid_probe::Bug;
 use braid_sim::run::Options;
 
-use super::many;
+use super::{core_seconds, many};
 
 /// A bug that every tenth run or so must show.
 const CANARY: Bug = Bug::AckBeforeFsync;
@@ -34,13 +33,13 @@ struct Catch {
 
 /// Hunts a bug for so many core-seconds.
 fn hunt(bug: Bug, budget_s: f64, jobs: usize) -> (Option<Catch>, Catch) {
-    let started = Instant::now();
+    let started = core_seconds();
     let mut all = Catch { checkers: Vec::new(), seed: 0, seeds: 0, seconds: 0.0, reached: 0 };
     let mut caught = None;
     // Every bug has seeds of its own, so that none lives on another's luck.
     let from = 1_000_000 * (1 + bug as u64);
     let make = |nth| {
-        let over = started.elapsed().as_secs_f64() * jobs as f64 >= budget_s;
+        let over = core_seconds() - started >= budget_s;
         (!over).then(|| Options { seed: from + nth, bug: Some(bug.name().into()), ..Options::default() })
     };
     many(jobs, make, |report| {
@@ -51,11 +50,11 @@ fn hunt(bug: Bug, budget_s: f64, jobs: usize) -> (Option<Catch>, Catch) {
         }
         let mut checkers: Vec<&'static str> = report.violations.iter().map(|v| v.checker).collect();
         checkers.dedup();
-        let seconds = started.elapsed().as_secs_f64() * jobs as f64;
+        let seconds = core_seconds() - started;
         caught = Some(Catch { checkers, seed: report.seed, seeds: all.seeds, seconds, reached: all.reached });
         false
     });
-    all.seconds = started.elapsed().as_secs_f64() * jobs as f64;
+    all.seconds = core_seconds() - started;
     (caught, all)
 }
 

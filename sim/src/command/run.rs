@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use braid_sim::plan::Drops;
 use braid_sim::run::{Options, Report, run as simulate};
 
-use super::many;
 use super::tally::Tally;
+use super::{core_seconds, many};
 use crate::RunArgs;
 
 /// How often progress is said.
@@ -61,13 +61,12 @@ fn drops(without: &[String]) -> Result<Drops, String> {
 }
 
 fn replay(options: Options) -> bool {
-    let started = Instant::now();
     let report = simulate(options.clone());
     println!("seed {}\n{}", options.seed, report.plan);
     println!(
-        "{:.1} simulated seconds in {:.2} s; {} events, {} records acknowledged; fingerprint {:016x} after {} polls",
+        "{:.1} simulated seconds in {:.2} core-seconds; {} events, {} records acknowledged; fingerprint {:016x} after {} polls",
         report.took as f64 / 1e9,
-        started.elapsed().as_secs_f64(),
+        core_seconds(),
         report.events,
         report.acknowledged,
         report.fingerprint.0,
@@ -113,7 +112,7 @@ fn explore(
         failures < FAILURES_MAX
     });
     println!("{}", tally.progress(started.elapsed()));
-    print!("{}", tally.summary());
+    print!("{}", tally.summary(core_seconds()));
     failures == 0
 }
 

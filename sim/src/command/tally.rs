@@ -56,9 +56,13 @@ impl Tally {
         )
     }
 
-    /// Faults by kind, and marks that no run reached.
-    pub fn summary(&self) -> String {
-        let mut text = String::from("faults that took effect:\n");
+    /// Speed, faults by kind, and marks that no run reached.
+    pub fn summary(&self, core_seconds: f64) -> String {
+        let (hours, minutes) = (self.simulated_ns as f64 / 3.6e12, core_seconds / 60.0);
+        let mut text = format!(
+            "{hours:.1} simulated hours in {minutes:.1} core-minutes: {:.2} a core-minute\nfaults carried out:\n",
+            hours / minutes.max(1e-9)
+        );
         for (name, count) in &self.faults {
             let note = if *count == 0 { "   NEVER" } else { "" };
             writeln!(text, "  {count:>9} {name}{note}").expect("a string takes everything");

@@ -189,6 +189,10 @@ impl Probe {
                         return true;
                     }
                     self.last = format!("read through {}: {page}", self.calls.address(node));
+                    if found.is_none() {
+                        // Trimmed already: a node whose clock is ahead leads now. Another record will do.
+                        return false;
+                    }
                 }
                 Err(failed) => {
                     self.missing |= failed.refused && failed.reason == Reason::StreamNotFound;

@@ -179,25 +179,26 @@ pub struct AdminSpec {
 }
 
 impl WorkloadSpec {
-    /// What speed is measured on: about fifty writes a second and a few readers.
+    /// What speed is measured on: about fifty writes a second, a poller once a second and a consumer that subscribes.
     pub fn reference(seed: u64) -> WorkloadSpec {
         let mut dice = Dice::of(seed);
         let name = "stream-0".to_owned();
         let streams = vec![StreamSpec { name, shards: 16, retention_ms: 60_000, doomed: false, quiet_ms: 0 }];
         let mut spec = WorkloadSpec { streams, ..WorkloadSpec::default() };
         let client = |dice: &mut Dice, id| ClientSpec { deadline_ms: 3_000, pause_percent: 0, ..draw_client(dice, id) };
+        let sizes = SizeSpec { usual_bytes: 1_000, large_permille: 5, huge_permyriad: 0 };
         for id in 0..4 {
             let it = client(&mut dice, id);
             let pace = PaceSpec { records_per_s: 10, burst: None };
-            spec.writers.push(WriterSpec { pace, batch_max: 1, lanes: 1, ..draw_writer(&mut dice, it) });
+            spec.writers.push(WriterSpec { sizes, pace, batch_max: 1, lanes: 1, ..draw_writer(&mut dice, it) });
         }
         let it = client(&mut dice, 4);
         let pace = PaceSpec { records_per_s: 10, burst: None };
-        spec.producers.push(ProducerSpec { pace, ..draw_producer(&mut dice, it) });
+        spec.producers.push(ProducerSpec { sizes, pace, ..draw_producer(&mut dice, it) });
         let it = client(&mut dice, 5);
         spec.pollers.push(PollerSpec { interval_ms: 1_000, habit: Habit::Any, ..draw_poller(&mut dice, it) });
         let it = client(&mut dice, 6);
-        spec.consumers.push(draw_consumer(&mut dice, it));
+        spec.consumers.push(ConsumerSpec { subscribe: true, latest: false, ..draw_consumer(&mut dice, it) });
         spec
     }
 
