@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use braid_env::disk::sim::{DiskEvent, Survive};
 use braid_env::time;
+use braid_stream::ids::GroupId;
 
 use self::links::Change;
 use self::triggers::Armed;
@@ -55,8 +56,8 @@ struct State {
     armed: Vec<Armed>,
     struck: BTreeMap<Kind, u64>,
     triggered: BTreeMap<String, u64>,
-    /// How often each node refused to start something, by what it said: the same three times is for good.
-    refusals: BTreeMap<u64, BTreeMap<String, u32>>,
+    /// How often in a row each node refused to open a group, or (`None`) to start at all.
+    refusals: BTreeMap<u64, BTreeMap<Option<GroupId>, u32>>,
     /// Being replaced: old and new.
     replacing: Option<(u64, u64)>,
     replaced: u64,

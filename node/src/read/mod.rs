@@ -224,7 +224,7 @@ impl GroupReader {
 
     /// Leaves the group to a replica that has whole what is damaged here, if one takes over.
     async fn damaged(&self, why: String) -> ReadError {
-        match self.group.replica().found_damage(&why).await && !planted(Bug::DamagedKeepsLeading) {
+        match !planted(Bug::DamagedKeepsLeading) && self.group.replica().found_damage(&why).await {
             true => ReadError::NotLeader { leader: self.group.leader() },
             false => ReadError::Damaged { why },
         }

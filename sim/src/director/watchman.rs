@@ -8,6 +8,7 @@ use std::time::Duration;
 use braid_env::disk::sim::Survive;
 use braid_env::time;
 use braid_node::Node;
+use braid_stream::ids::GroupId;
 
 use super::Director;
 use crate::checkers::Violation;
@@ -61,7 +62,7 @@ impl Director {
                         self.state().since_down.remove(&number);
                         if let Some(why) = why.filter(|why| why != STOPPED) {
                             self.tell(format!("node {number} had given up: {why}"));
-                            self.note_refusal(number, &why);
+                            self.note_refusal(number, None, &why);
                         }
                         self.start(number);
                     }
@@ -83,12 +84,16 @@ impl Director {
         let refused = node.groups().refused();
         self.note_terms(number, &node);
         let stopped = node.groups().all().into_iter().find_map(|g| g.status().replica.running.err());
+        // What opens is refused no more.
+        if let Some(said) = self.state().refusals.get_mut(&number) {
+            said.retain(|group, _| node.groups().replica(group.unwrap_or(GroupId::CATALOG)).is_none());
+        }
         drop(node);
         if let Some((group, why)) = refused.into_iter().next() {
             if self.refuses_for_good(number) {
                 return; // its other replicas serve until it is replaced
             }
-            self.note_refusal(number, &format!("group {}: {why}", group.0));
+            self.note_refusal(number, Some(group), &format!("group {}: {why}", group.0));
         } else if let Some(why) = stopped {
             self.tell(format!("node {number} has a replica that stopped: {why}"));
         } else {
@@ -97,8 +102,12 @@ impl Director {
         self.world.crash(number, Crash::Killed, Survive::Everything);
     }
 
+    /// Whether it is damaged, and has said so often enough. A node whose reads alone go wrong is started again until
+    /// they go well: replacing it could lose what only it has.
     fn refuses_for_good(&self, number: u64) -> bool {
-        self.state().refusals.get(&number).is_some_and(|said| said.values().any(|times| *times >= REFUSALS))
+        let state = self.state();
+        let often = state.refusals.get(&number).is_some_and(|said| said.values().any(|times| *times >= REFUSALS));
+        often && state.damaged.contains(&number)
     }
 
     /// Who leads what in which term.
@@ -117,16 +126,16 @@ impl Director {
         }
     }
 
-    fn note_refusal(&self, number: u64, why: &str) {
+    fn note_refusal(&self, number: u64, group: Option<GroupId>, why: &str) {
         self.tell(format!("node {number} refuses: {why}"));
         if ORDERED.iter().any(|error| why.contains(error)) {
             return; // it says what was done to it, and it passes
         }
         let mut state = self.state();
-        let times = state.refusals.entry(number).or_default().entry(why.to_owned()).or_default();
+        let times = state.refusals.entry(number).or_default().entry(group).or_default();
         *times += 1;
         let often = *times == REFUSALS;
-        if often && !state.damaged.contains(&number) {
+        if often && !state.tampered.contains(&number) {
             let wrong =
                 format!("node {number} refuses to start three times, and nothing durable on it was damaged: {why}");
             state.wrong.push(Violation::new("start-up", wrong));

@@ -105,6 +105,11 @@ async fn whole(
                     break;
                 }
                 Err(failed) if is_gone(&failed) => return None,
+                // Deleted since: so says a new iterator.
+                Err(failed) if failed.refused && failed.reason == Reason::ShardNotFound => {
+                    time::sleep(RETRY).await;
+                    break;
+                }
                 Err(_) => {
                     node += 1;
                     time::sleep(RETRY).await;

@@ -160,7 +160,10 @@ impl Braid for Node {
         let shard = state.shard(&request.shard_id)?;
         state.lead_check(self.node, shard.group)?;
         let place = shard.place(request.shard_iterator_type, &request.starting_sequence_number);
-        Ok(Response::new(v1::GetShardIteratorResponse { shard_iterator: format!("{}@{place}", shard.id) }))
+        Ok(Response::new(v1::GetShardIteratorResponse {
+            shard_iterator: format!("{}@{place}", shard.id),
+            continuation_sequence_number: place.checked_sub(1).map_or_else(String::new, |last| shard.number(last)),
+        }))
     }
 
     async fn get_records(
