@@ -28,7 +28,7 @@ const CAUGHT_UP: Duration = Duration::from_secs(30);
 /// How long what the catalog has decided may take to be carried out, when all is well.
 const CARRIED_OUT: Duration = Duration::from_secs(60);
 
-/// Every replica of these nodes, once all of a group have applied the same, or don't within [`CAUGHT_UP`].
+/// Every replica of these nodes, once all of a group have applied the same, or don't within half a minute.
 pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
     let until = time::Instant::now() + CAUGHT_UP;
     let newest = loop {
@@ -55,7 +55,7 @@ pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
     wrong
 }
 
-/// Groups whose voters are not the replicas that the catalog names, even after [`CARRIED_OUT`]. A group
+/// Groups whose voters are not the replicas that the catalog names, even after a minute. A group
 /// without a leader, or with a replica on a node that is gone, is not judged.
 pub async fn members(world: &World, nodes: &[u64]) -> Vec<Violation> {
     let until = time::Instant::now() + CARRIED_OUT;

@@ -419,7 +419,8 @@ mod tests {
             let text = serde_json::to_string(&spec).unwrap();
             assert_eq!(serde_json::from_str::<WorkloadSpec>(&text).unwrap(), spec);
             assert!((1..=4).contains(&spec.streams.len()));
-            assert!((1..=6).contains(&(spec.writers.len() + spec.producers.len())));
+            // One more in a flood.
+            assert!((1..=7).contains(&(spec.writers.len() + spec.producers.len())));
         }
     }
 
