@@ -131,7 +131,12 @@ async fn replica_facts(
     let log = replica.log();
     let purged = log.purged();
     let mut checkpoints: Vec<(LogId, State)> = Vec::new();
-    for info in log.checkpoints().await.ok()?.good {
+    let listed = log.checkpoints().await.ok()?;
+    if purged.is_some() && listed.good.is_empty() && !listed.damaged.is_empty() {
+        // A trimmed log whose every checkpoint was damaged: there is nothing to begin from.
+        return Some(Vec::new());
+    }
+    for info in listed.good {
         let (last, bytes) = log.load_checkpoint(info.seq).await.ok()?;
         checkpoints.push((last, checkpoint_state(last, &bytes).ok()?));
     }
