@@ -216,6 +216,10 @@ bugs! {
         "a connection between two nodes that leads nowhere, and calls that are forwarded over it";
     IdentityNameUnsynced "identity-name-unsynced" Raft "a node relies on an identity file whose name may not be durable",
         "a new node is killed just after it named its identity, restarted, registered, and then loses power";
+    SilentStreamKept "silent-stream-kept" Raft "a stream to a peer is kept though nothing is answered on it",
+        "a connection between two nodes that leads nowhere, and none but heartbeats on it";
+    ReplacedOnce "replaced-once" Raft "a voter of the catalog whose successor was replaced too is counted beside its successor's successor",
+        "a node that is replacing another is lost itself before the catalog's membership has settled";
     RefusedIsOpened "refused-is-opened" Apply "a group that refuses to open shards counts as having opened them",
         "a command that a group refuses";
 }

@@ -90,11 +90,13 @@ marks! {
     VoteGranted "raft.vote_granted" Sometimes "this node voted for another";
     BecameLeader "raft.became_leader" Reachable "this node was elected, and its vote says so durably";
     SteppedDown "raft.stepped_down" Sometimes "a node that led follows another";
+    LeadershipOffered "raft.leadership_offered" Reachable "a node is offered a leadership that it said it may take";
     LeadershipTransferred "raft.leadership_transferred" Sometimes "a leadership moved on request";
     DamageFound "raft.damage_found" Reachable "stored bytes could not be read twice in a row";
     LeadershipKept "raft.leadership_kept" Sometimes "a leadership did not move in time";
     AppendConflict "raft.append_conflict" Sometimes "a follower's log conflicts with its leader's";
     AppendTimedOut "raft.append_timed_out" Sometimes "a follower did not answer an append in time";
+    SilentStreamEnded "raft.silent_stream_ended" Reachable "nothing was answered on a stream to a peer for three seconds";
     SnapshotSent "raft.snapshot_sent" Reachable "a follower has taken a snapshot";
     SnapshotReceived "raft.snapshot_received" Reachable "a snapshot has come in whole";
     SnapshotBeforeInstall "raft.snapshot_before_install" Reachable "a snapshot is about to replace the log";

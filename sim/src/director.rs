@@ -9,6 +9,7 @@
 //! Invariant: whatever is broken is mended in the end; only the disks of the unlucky zone lose what was
 //! durable.
 
+mod combined;
 mod links;
 mod triggers;
 mod watchman;
@@ -28,7 +29,7 @@ use self::triggers::Armed;
 use crate::checkers::Violation;
 use crate::checkers::terms::Terms;
 use crate::executor::Pid;
-use crate::fault::{Fault, Kind, Left};
+use crate::fault::{Effect, Fault, Kind, Left};
 use crate::network::HostId;
 use crate::plan::Plan;
 use crate::rng::Rng;
@@ -58,8 +59,7 @@ struct State {
     triggered: BTreeMap<String, u64>,
     /// How often in a row each node refused to open a group, or (`None`) to start at all.
     refusals: BTreeMap<u64, BTreeMap<Option<GroupId>, u32>>,
-    /// Being replaced: old and new.
-    replacing: Option<(u64, u64)>,
+    replacing: Option<Replacing>,
     replaced: u64,
     clients: Vec<HostId>,
     /// Things that must not happen, whatever the faults.
@@ -72,13 +72,27 @@ struct State {
     since_down: BTreeMap<u64, u64>,
 }
 
+/// A node that is being replaced.
+#[derive(Clone, Copy)]
+struct Replacing {
+    old: u64,
+    new: u64,
+    then: Then,
+}
+
+/// What happens as soon as a node has been replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The new one is lost as well, before it has all the replicas.
+    LostToo,
+    /// The new one leads the catalog, and a node that was away meanwhile comes back.
+    Leads,
+}
+
 impl Director {
     pub fn new(world: World, story: Story, plan: Arc<Plan>) -> Director {
-        let armed = plan
-            .triggers
-            .iter()
-            .map(|arming| Armed { arming: arming.clone(), seen: 0, live: false, done: false })
-            .collect();
+        let armed = plan.triggers.iter().cloned().map(Armed::of).collect();
         let state = State {
             rng: Rng::of(plan.seed, "director"),
             over: false,
@@ -239,20 +253,17 @@ impl Director {
             Kind::Trickle => self.change_links(&self.both(a, b), Change::Trickle(fault.amount), fault.for_ms),
             Kind::HalfOpen => self.world.network.half_open(self.host(a), self.host(b)) > 0,
             Kind::Reset => self.world.network.reset_between(self.host(a), self.host(b)) > 0,
-            Kind::Kill => self.take_down(&[a], false, Left::Everything, fault.for_ms),
+            Kind::Kill => self.take_down(&[a], Effect::Killed, Left::Everything, fault.for_ms),
             Kind::Restart => {
                 self.world.stop(a);
                 true
             }
-            Kind::PowerLoss => self.take_down(&[a], true, fault.survive, fault.for_ms),
-            Kind::ZonePowerLoss => self.take_down(&self.of_zone(zone), true, fault.survive, fault.for_ms),
-            Kind::ClusterPowerLoss => self.take_down(&self.world.nodes(), true, fault.survive, fault.for_ms),
-            Kind::Pause => self.with_process(
-                a,
-                fault.for_ms,
-                |w, pid| w.executor.pause(pid, true),
-                |w, pid| w.executor.pause(pid, false),
-            ),
+            Kind::PowerLoss => self.take_down(&[a], Effect::PowerLost, fault.survive, fault.for_ms),
+            Kind::ZonePowerLoss => self.take_down(&self.of_zone(zone), Effect::PowerLost, fault.survive, fault.for_ms),
+            Kind::ClusterPowerLoss => {
+                self.take_down(&self.world.nodes(), Effect::PowerLost, fault.survive, fault.for_ms)
+            }
+            Kind::Pause => self.take_down(&[a], Effect::Paused, Left::Everything, fault.for_ms),
             Kind::SlowNode => {
                 let by = Duration::from_micros(fault.amount);
                 self.with_process(
@@ -273,7 +284,7 @@ impl Director {
                     |w, pid| w.executor.drift(pid, 0),
                 )
             }
-            Kind::Replace => self.begin_replacing(None),
+            Kind::Replace => self.replace_and(&fault),
             Kind::FsyncError => self.with_disk(a, |disk| disk.fail_next_fsync()),
             Kind::FsyncDirError => self.with_disk(a, |disk| disk.fail_next_fsync_dir()),
             Kind::WriteError => self.with_disk(a, |disk| disk.fail_next_write()),
@@ -302,11 +313,15 @@ impl Director {
                 self.with_disk(a, |disk| disk.set_stuck(true))
             }
             Kind::IndexLost => {
-                let down = self.take_down(&[a], false, Left::Everything, fault.for_ms);
+                let down = self.take_down(&[a], Effect::Killed, Left::Everything, fault.for_ms);
                 self.world.machines()[&a].index.lose();
                 down
             }
             Kind::BitFlip => self.flip(),
+            Kind::LeaderDamaged => self.damage_leader(),
+            Kind::LeaderRaced => self.race_leader(&fault),
+            Kind::OfferStalls => self.stall_offer(&fault),
+            Kind::HalfReplaced => self.half_replace(&fault),
             Kind::BitMisread => self.misread(a, fault.amount),
         };
         if done {
@@ -333,6 +348,11 @@ impl Director {
         // Also when all is over: nothing stays paused.
         self.world.executor.call_at(self.world.executor.now() + for_ms * 1_000_000, move || end(&world, pid));
         true
+    }
+
+    fn pause(&self, number: u64, for_ms: u64) -> bool {
+        let pausing = |on: bool| move |world: &World, pid| world.executor.pause(pid, on);
+        self.with_process(number, for_ms, pausing(true), pausing(false))
     }
 
     fn jump(&self, number: u64, by_ms: i64) -> bool {
@@ -362,6 +382,11 @@ impl Director {
             };
             (end > 0).then_some(0..end)
         };
+        self.flip_bit_of(number, range)
+    }
+
+    fn flip_bit_of(&self, number: u64, range: impl Fn(&Path, u64) -> Option<Range<u64>>) -> bool {
+        let disk = self.world.machines()[&number].disk.clone();
         let Some(flip) = disk.flip_random_durable_bit(range) else { return false };
         self.tell(format!(
             "flipped bit {} of byte {} of {} on node {number}",
@@ -393,20 +418,25 @@ impl Director {
 
     // Going down and coming back.
 
-    fn take_down(&self, numbers: &[u64], power: bool, left: Left, for_ms: u64) -> bool {
+    fn take_down(&self, numbers: &[u64], effect: Effect, left: Left, for_ms: u64) -> bool {
         let mut any = false;
         for &number in numbers {
             if self.state().gone.contains(&number) {
                 continue;
             }
-            any = true;
-            let (how, survive) = match power {
-                true => (Crash::PowerLost, left.survive()),
-                false => (Crash::Killed, Survive::Everything),
+            let (how, survive) = match effect {
+                Effect::PowerLost => (Crash::PowerLost, left.survive()),
+                Effect::Killed => (Crash::Killed, Survive::Everything),
+                Effect::Paused => {
+                    any |= self.pause(number, for_ms);
+                    continue;
+                }
             };
+            any = true;
             self.world.crash(number, how, survive);
             self.state().down.insert(number);
-            let spread = self.state().rng.below(1_000);
+            // What was to be back at once is.
+            let spread = self.state().rng.below(for_ms.clamp(20, 1_000));
             self.after(for_ms + spread, move |d| d.bring_back(number));
         }
         any
@@ -466,7 +496,6 @@ impl Director {
             }
         }
         self.mend_links();
-        self.world.network.mend_half_open();
         for number in self.alive() {
             self.start(number);
         }

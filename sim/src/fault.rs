@@ -61,6 +61,25 @@ kinds! {
     BitFlip "bit flipped on disk",
     BitMisread "bit flipped in a read",
     IndexLost "record index lost",
+    LeaderDamaged "leader's segments damaged",
+    LeaderRaced "leader cut off while a follower restarts",
+    OfferStalls "node that is offered a leadership stalls",
+    HalfReplaced "replacement killed as it begins",
+}
+
+impl Kind {
+    /// How many things it does, one after the other, that may each move leaderships.
+    pub fn steps(self) -> u64 {
+        match self {
+            Kind::LeaderDamaged | Kind::LeaderRaced | Kind::OfferStalls | Kind::HalfReplaced => 3,
+            _ => 1,
+        }
+    }
+
+    /// Whether stored bytes may be called damaged because of it.
+    pub fn damages(self) -> bool {
+        matches!(self, Kind::BitFlip | Kind::BitMisread | Kind::ReadError | Kind::LeaderDamaged)
+    }
 }
 
 /// One fault. Nodes are numbered from 0 as there are at that time; `for_ms` is how long it lasts, or until
@@ -178,16 +197,23 @@ pub enum Blast {
     Cluster,
 }
 
+/// What a trigger does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    Killed,
+    PowerLost,
+    Paused,
+}
+
 /// A trigger, armed from some time on; it strikes once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arming {
     pub from_ms: u64,
     pub trigger: Trigger,
     pub blast: Blast,
-    /// Whether the power goes, or only the process.
-    pub power: bool,
+    pub effect: Effect,
     pub survive: Left,
-    /// How long it stays down.
+    /// How long it lasts.
     pub for_ms: u64,
 }
 
@@ -211,7 +237,11 @@ impl Trigger {
             from_ms: rng.within(3_000..=duration_ms.max(3_001)),
             trigger,
             blast,
-            power: rng.chance(750),
+            effect: match rng.chance(750) {
+                true => Effect::PowerLost,
+                false if rng.chance(700) => Effect::Killed,
+                false => Effect::Paused,
+            },
             survive: Left::draw(rng),
             for_ms: rng.skewed(50..=6_000),
         }
@@ -225,7 +255,11 @@ impl fmt::Display for Arming {
             "{:?} {:?} {} {:?} for {} ms",
             self.blast,
             self.trigger,
-            if self.power { "loses power" } else { "is killed" },
+            match self.effect {
+                Effect::Killed => "is killed",
+                Effect::PowerLost => "loses power",
+                Effect::Paused => "is paused",
+            },
             self.survive,
             self.for_ms
         )

@@ -336,11 +336,6 @@ impl Network {
         count
     }
 
-    /// Ends what is half open: where the way is sound again, the first packet is answered by a reset.
-    pub fn mend_half_open(&self) {
-        self.reset(|conn| conn.black_hole);
-    }
-
     /// Resets the connections between two hosts, as a router may.
     pub fn reset_between(&self, a: HostId, b: HostId) -> u64 {
         self.reset(|conn| {
@@ -385,7 +380,8 @@ impl Network {
         let mut net = self.net();
         let Some(conn) = net.connections.get(&id) else { return };
         let (from, to) = (conn.ends[other(side)].host, conn.ends[side].host);
-        let blocked = net.link(from, to).cut || !net.hosts[&to].powered || conn.black_hole;
+        let black_hole = conn.black_hole;
+        let blocked = net.link(from, to).cut || !net.hosts[&to].powered || black_hole;
         let conn = net.connections.get_mut(&id).expect("looked at above");
         let way = &mut conn.ways[side];
         if blocked || !way.held.is_empty() {
@@ -394,7 +390,9 @@ impl Network {
             way.held_since.get_or_insert(now);
             net.counters.held += 1;
             if first {
-                let patience = net.rng.within(8_000_000_000..=30_000_000_000);
+                // A black hole lasts as long as Linux retransmits by default: whoever relies on it must notice before.
+                let seconds = if black_hole { 60..=900 } else { 8..=30 };
+                let patience = net.rng.within(seconds) * 1_000_000_000 + net.rng.below(1_000_000_000);
                 drop(net);
                 let network = self.clone();
                 self.executor.call_at(now + patience, move || network.give_up(id, side, now));

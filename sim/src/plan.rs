@@ -132,6 +132,18 @@ impl Plan {
                 at_ms += rng.within(every_ms / 4..=every_ms * 7 / 4);
             }
         }
+        let dies = matches!(self.ending, Ending::WithoutZone(_));
+        if profile == Profile::Swarm && rng.chance(if dies { 800 } else { 300 }) {
+            // What strikes last is there when everything has to work again: not all of it is mended then.
+            let last = match dies && rng.chance(700) {
+                true => Kind::OfferStalls,
+                false => *rng.pick(&[Kind::LeaderDamaged, Kind::OfferStalls, Kind::HalfOpen]).expect("not empty"),
+            };
+            let before_ms =
+                if last == Kind::LeaderDamaged { rng.within(4_000..=6_000) } else { rng.within(700..=1_500) };
+            let at_ms = self.duration_ms - before_ms;
+            self.faults.push(Scheduled { at_ms, fault: Fault::draw(last, nodes, rng) });
+        }
         if profile == Profile::Swarm && rng.chance(600) {
             for _ in 0..rng.within(1..=6) {
                 self.triggers.push(Trigger::draw(self.duration_ms, rng));

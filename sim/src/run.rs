@@ -220,6 +220,7 @@ fn bounds(plan: &Plan) -> Bounds {
     let drift = plan.faults.iter().filter(|s| s.fault.kind == Kind::Drift).map(|s| s.fault.amount).max().unwrap_or(0);
     // A clock that drifts for all of the run is off by this much, and group time with it.
     let drifted_ms = (plan.duration_ms + 200_000) * drift / 1_000_000 + 10;
+    let steps: u64 = plan.faults.iter().map(|s| s.fault.kind.steps()).sum();
     Bounds {
         epoch_ms: EPOCH_MS,
         ahead_ms: jumps(Kind::WallForward) + drifted_ms,
@@ -229,8 +230,8 @@ fn bounds(plan: &Plan) -> Bounds {
         liveness: LIVENESS,
         throttled: true,
         // After each, the leadership may be moved back to where it belongs.
-        leader_changes: 2 * ((plan.faults.len() + plan.triggers.len()) as u64 + transfers(plan)) + 2,
-        damaged: plan.faults.iter().any(|s| matches!(s.fault.kind, Kind::BitFlip | Kind::BitMisread | Kind::ReadError)),
+        leader_changes: 2 * (steps + plan.triggers.len() as u64 + transfers(plan)) + 2,
+        damaged: plan.faults.iter().any(|s| s.fault.kind.damages()),
     }
 }
 

@@ -159,6 +159,12 @@ impl Catalog {
         &self.replaced
     }
 
+    /// Who has the replicas of `node` now: itself, or whoever came after it, however many lie between.
+    pub fn holder(&self, node: NodeId) -> NodeId {
+        // No cycle: a node that was replaced takes nobody's place.
+        std::iter::successors(Some(node), |it| self.replaced.get(it).copied()).last().expect("the node itself")
+    }
+
     /// The id `CreateGroup` must name.
     pub fn next_group(&self) -> GroupId {
         GroupId(self.next_group)

@@ -137,7 +137,7 @@ impl Service {
             if NodeId(message.to_node) != me {
                 match replica.transfer_leader(message.to_node, TRANSFER).await {
                     Transfer::Done => {}
-                    Transfer::Refused { why } => {
+                    Transfer::Refused { why, .. } => {
                         let why = format!("the leadership of group {group} was not offered: {why}");
                         return Err(ApiError::CannotLead { why });
                     }

@@ -56,8 +56,9 @@ impl Service {
         let routes = self.router.serving_stream(&name).await?;
         let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
         let here = || async {
-            let position = self.begin(&subject, kind, wire::ITERATOR_START).await?;
-            let before = self.reader(&subject)?.number_before(subject.shard, position);
+            let reader = self.reader(&subject)?;
+            let position = self.begin(&reader, subject.shard, kind, wire::ITERATOR_START).await?;
+            let before = reader.number_before(subject.shard, position);
             let before = before.map_err(|error| self.read_failed(subject.group, error))?;
             Ok(v1::GetShardIteratorResponse {
                 shard_iterator: self.token(subject.shard, position)?,
@@ -180,8 +181,8 @@ impl Service {
     }
 
     async fn events_here(&self, subject: &Subject, kind: IteratorKind) -> Result<Events, ApiError> {
-        let from = self.begin(subject, kind, wire::SUBSCRIPTION_START).await?;
         let (reader, group) = (self.reader(subject)?, subject.group);
+        let from = self.begin(&reader, subject.shard, kind, wire::SUBSCRIPTION_START).await?;
         let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
             .map_err(|error| self.read_failed(group, error))?;
         let (routes, router, shard) = (subject.routes.clone(), self.router.clone(), subject.shard);
@@ -205,15 +206,15 @@ impl Service {
     /// The offset at which `kind` begins, as of a moment after the call came in.
     async fn begin(
         &self,
-        subject: &Subject,
+        reader: &GroupReader,
+        shard: ShardId,
         kind: IteratorKind,
         fields: wire::StartFields,
     ) -> Result<Offset, ApiError> {
-        let reader = self.reader(subject)?;
-        self.confirm(&reader).await?;
-        reader.position(subject.shard, kind).map_err(|error| match error {
+        self.confirm(reader).await?;
+        reader.position(shard, kind).map_err(|error| match error {
             ReadError::WrongSequence { why } => ApiError::invalid(fields.number, why),
-            error => self.read_failed(subject.group, error),
+            error => self.read_failed(reader.group.id(), error),
         })
     }
 

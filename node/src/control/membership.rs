@@ -421,14 +421,14 @@ impl Membership {
                 from.node, known.incarnation
             )));
         }
-        let command = super::put_node(from.node, &Member::of_wire(from.clone()).into_entry())
-            .map_err(Status::invalid_argument)?;
+        let entry = Member::of_wire(from.clone()).into_entry();
+        let command = super::put_node(from.node, &entry).map_err(Status::invalid_argument)?;
         match catalog.propose(command).await {
             Ok(Ok(_)) => {}
             Ok(Err(refused)) => return Err(Status::failed_precondition(refused.to_string())),
             Err(error) => return Err(Status::unavailable(error.to_string())),
         }
-        directory.learn(from.node, Member::of_wire(from.clone()).into_entry());
+        directory.learn(from.node, entry);
         // A learner of the catalog: it routes like any other node, and has no vote.
         catalog.replica().add_learner(from.node, &from.peer_address).await.map_err(Status::unavailable)?;
         Ok(JoinReply {

@@ -5,11 +5,13 @@
 //! stopped: it compares the same two lists.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use braid_env::time;
 use braid_probe::{Bug, planted};
-use braid_stream::ids::NodeId;
+use braid_stream::ids::{GroupId, NodeId};
+use futures_util::future::{Either, select};
 
 use crate::peer::Directory;
 use crate::replication::{CatalogHandle, GroupReplica, Groups};
@@ -19,24 +21,45 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// Changes the membership of the first group led here that differs from the catalog.
 pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, directory: &Directory) {
-    let (placement, replaced) = catalog.state(|c| (c.groups().clone(), c.replaced().clone()));
     for replica in groups.all().into_iter().filter(|g| g.is_leader()) {
+        let group = replica.id();
         let now: BTreeSet<u64> = replica.status().replica.voters.into_iter().collect();
-        let wanted: BTreeSet<u64> = match placement.get(&replica.id()) {
-            Some(nodes) => nodes.iter().map(|n| n.0).collect(),
-            // The catalog's own voters: the founders, and whoever replaced one.
-            None => now.iter().map(|n| replaced.get(&NodeId(*n)).map_or(*n, |by| by.0)).collect(),
-        };
+        let wanted = wanted(catalog, group, &now);
         if now == wanted || now.is_empty() {
             continue;
         }
-        match time::timeout(CATCH_UP, change(&replica, &now, &wanted, directory)).await {
-            Ok(Ok(())) => tracing::info!(group = replica.id().0, "replicas are now {wanted:?}, were {now:?}"),
-            Ok(Err(e)) => tracing::info!(group = replica.id().0, "replicas not changed yet: {e}"),
-            Err(_) => tracing::info!(group = replica.id().0, "the new replica has not caught up yet"),
+        // A new replica that is lost before it has caught up would be waited for in vain.
+        let mut applied = catalog.applied();
+        let overtaken =
+            async { while applied.changed().await.is_ok() && self::wanted(catalog, group, &now) == wanted {} };
+        let change = time::timeout(CATCH_UP, change(&replica, &now, &wanted, directory));
+        match select(pin!(change), pin!(overtaken)).await {
+            Either::Left((Ok(Ok(())), _)) => {
+                tracing::info!(group = group.0, "replicas are now {wanted:?}, were {now:?}")
+            }
+            Either::Left((Ok(Err(e)), _)) => tracing::info!(group = group.0, "replicas not changed yet: {e}"),
+            Either::Left((Err(_), _)) => tracing::info!(group = group.0, "the new replica has not caught up yet"),
+            Either::Right(_) => tracing::info!(group = group.0, "replicas were to be {wanted:?}, and now others"),
         }
         return;
     }
+}
+
+/// Who has to vote in a group whose voters are `now`.
+fn wanted(catalog: &CatalogHandle, group: GroupId, now: &BTreeSet<u64>) -> BTreeSet<u64> {
+    match catalog.state(|c| c.groups().get(&group).cloned()) {
+        Some(nodes) => nodes.iter().map(|n| n.0).collect(),
+        // The catalog's own voters: the founders, or whoever has their places. While one is being replaced, `now` has
+        // the old one and the new one, and the new one may be replaced already.
+        None => now.iter().map(|n| holder(catalog, NodeId(*n)).0).collect(),
+    }
+}
+
+fn holder(catalog: &CatalogHandle, node: NodeId) -> NodeId {
+    catalog.state(|c| match planted(Bug::ReplacedOnce) {
+        true => c.replaced().get(&node).copied().unwrap_or(node),
+        false => c.holder(node),
+    })
 }
 
 async fn change(

@@ -3,6 +3,7 @@
 //! Invariant: a leadership is only offered to a replica whose log is at most [`LAG_MAX`] entries
 //! behind, so that the group is without a leader for a round trip and not for a catch-up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,11 @@ const MOVE: Duration = Duration::from_secs(2);
 /// Hands one group this node should not lead to the node that should, if that one is ready.
 pub async fn move_one(catalog: &CatalogHandle, groups: &Groups, me: u64) {
     let wanted = place_leaders(&catalog.state(|c| c.groups().clone()));
+    // Asking one that is gone takes a second: once a round.
+    let mut silent = BTreeSet::new();
     for replica in groups.all() {
         let Some(to) = wanted.get(&replica.id()).map(|n| n.0) else { continue };
-        if to == me || !replica.is_leader() {
+        if to == me || silent.contains(&to) || !replica.is_leader() {
             continue;
         }
         let status = replica.status().replica;
@@ -32,9 +35,13 @@ pub async fn move_one(catalog: &CatalogHandle, groups: &Groups, me: u64) {
         if caught_up {
             let became = replica.transfer_leader(to, MOVE).await;
             tracing::info!(group = replica.id().0, to, ?became, "leadership offered to where it belongs");
-            // One that was refused holds up nobody, so the next may be offered.
-            if !matches!(became, Transfer::Refused { .. }) {
-                return;
+            match became {
+                // It holds up nobody, so the next may be offered.
+                Transfer::Refused { silent: false, .. } => {}
+                Transfer::Refused { silent: true, .. } => {
+                    silent.insert(to);
+                }
+                Transfer::Done | Transfer::NotTaken => return,
             }
         }
     }
@@ -43,15 +50,7 @@ pub async fn move_one(catalog: &CatalogHandle, groups: &Groups, me: u64) {
 /// Hands over every leadership this node has; for a node that is about to stop.
 pub async fn hand_over(groups: &Groups) {
     let led: Vec<Arc<GroupReplica>> = groups.all().into_iter().filter(|g| g.is_leader()).collect();
-    let moves = led.iter().map(|replica| async {
-        for to in replica.successors() {
-            match replica.transfer_leader(to, MOVE).await {
-                Transfer::Refused { .. } => {}
-                became => return (replica.id(), became == Transfer::Done),
-            }
-        }
-        (replica.id(), false)
-    });
+    let moves = led.iter().map(|replica| async { (replica.id(), replica.hand_over(MOVE).await == Transfer::Done) });
     let kept: Vec<GroupId> = join_all(moves).await.into_iter().filter(|(_, moved)| !moved).map(|(id, _)| id).collect();
     if !kept.is_empty() {
         tracing::warn!("no other node took over {} groups: {kept:?}", kept.len());

@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use braid_env::{task, time};
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::peer::peer_client::PeerClient;
 use braid_proto::peer::{Kind, PeerFrame};
 use bytes::Bytes;
@@ -80,12 +81,14 @@ impl std::error::Error for LinkError {}
 /// Ordered: when a stream breaks, those who wait are told one after the other.
 type Replies = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Bytes, LinkError>>>>>;
 
+type SilentSince = Arc<Mutex<Option<time::Instant>>>;
+
 #[derive(Clone)]
 struct Stream {
     out: mpsc::Sender<PeerFrame>,
     replies: Replies,
-    /// When the peer last answered anything.
-    heard: Arc<Mutex<time::Instant>>,
+    /// Since when the peer has answered nothing of what it was asked.
+    silent_since: SilentSince,
     /// Ends the stream.
     kill: Arc<Notify>,
 }
@@ -117,25 +120,23 @@ pub struct PendingReply {
 }
 
 impl PendingReply {
-    /// Waits for the answer, `deadline` at most. A stream on which nothing was heard for
-    /// three seconds by then is given up: the other end may be gone without a word.
+    /// Waits for the answer, `deadline` at most.
     pub async fn within(self, deadline: Duration) -> Result<Bytes, LinkError> {
-        let (heard, kill) = (self.stream.heard.clone(), self.stream.kill.clone());
-        match time::timeout(deadline, self).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                if heard.lock().expect("no panic while locked").elapsed() > SILENCE {
-                    kill.notify_one();
-                }
-                Err(LinkError::Timeout)
-            }
-        }
+        time::timeout(deadline, self).await.unwrap_or(Err(LinkError::Timeout))
     }
 }
 
 impl Drop for PendingReply {
+    /// Whoever gives up an answer may find that nothing at all was answered for three seconds. Then the stream ends:
+    /// the other end may be gone without a word. Here, and not where a deadline passes: callers have their own.
     fn drop(&mut self) {
-        self.stream.replies.lock().expect("no panic while locked").remove(&self.request_id);
+        let given_up = self.stream.replies.lock().expect("no panic while locked").remove(&self.request_id).is_some();
+        let silent_since = *self.stream.silent_since.lock().expect("no panic while locked");
+        let silent = silent_since.is_some_and(|since| since.elapsed() > SILENCE);
+        if given_up && silent && !planted(Bug::SilentStreamKept) {
+            reachable!(Mark::SilentStreamEnded);
+            self.stream.kill.notify_one();
+        }
     }
 }
 
@@ -215,6 +216,7 @@ impl Links {
         };
         let (tx, rx) = oneshot::channel();
         stream.replies.lock().expect("no panic while locked").insert(request_id, tx);
+        stream.silent_since.lock().expect("no panic while locked").get_or_insert_with(time::Instant::now);
         let out = stream.out.clone();
         let pending = PendingReply { rx, request_id, stream };
         match out.send(frame).await {
@@ -245,7 +247,7 @@ impl Links {
         let stream = Stream {
             out,
             replies: Replies::default(),
-            heard: Arc::new(Mutex::new(time::Instant::now())),
+            silent_since: SilentSince::default(),
             kill: Arc::new(Notify::new()),
         };
         *s = State::Up(stream.clone());
@@ -254,7 +256,7 @@ impl Links {
             address.to_string(),
             rx,
             stream.replies.clone(),
-            stream.heard.clone(),
+            stream.silent_since.clone(),
             stream.kill.clone(),
             state,
         ));
@@ -267,11 +269,11 @@ async fn run_stream(
     address: String,
     rx: mpsc::Receiver<PeerFrame>,
     replies: Replies,
-    heard: Arc<Mutex<time::Instant>>,
+    silent_since: SilentSince,
     kill: Arc<Notify>,
     state: Arc<Mutex<State>>,
 ) {
-    let pump = open_and_pump(&address, rx, &replies, &heard);
+    let pump = open_and_pump(&address, rx, &replies, &silent_since);
     let silent = kill.notified();
     let (pump, silent) = (std::pin::pin!(pump), std::pin::pin!(silent));
     let why = match select(pump, silent).await {
@@ -291,7 +293,7 @@ async fn open_and_pump(
     address: &str,
     rx: mpsc::Receiver<PeerFrame>,
     replies: &Replies,
-    heard: &Mutex<time::Instant>,
+    silent_since: &Mutex<Option<time::Instant>>,
 ) -> Result<(), String> {
     let channel = dial(address).await.map_err(|e| e.to_string())?;
     let mut client = PeerClient::new(channel)
@@ -301,8 +303,11 @@ async fn open_and_pump(
         client.connect(ReceiverStream::new(rx)).await.map_err(|status| status.message().to_string())?.into_inner();
     while let Some(frame) = answers.next().await {
         let frame = frame.map_err(|status| status.message().to_string())?;
-        *heard.lock().expect("no panic while locked") = time::Instant::now();
-        let waiting = replies.lock().expect("no panic while locked").remove(&frame.request_id);
+        let (waiting, others) = {
+            let mut replies = replies.lock().expect("no panic while locked");
+            (replies.remove(&frame.request_id), !replies.is_empty())
+        };
+        *silent_since.lock().expect("no panic while locked") = others.then(time::Instant::now);
         // Nobody waits where the caller's deadline has passed.
         let Some(tx) = waiting else { continue };
         let _ = tx.send(match frame.kind() {

@@ -233,6 +233,7 @@ async fn answer(replica: &GroupReplica, groups: &Groups, frame: &PeerFrame) -> R
         }
         Kind::TransferLeader => {
             let req = wire::decode_transfer(&frame.body).map_err(bad)?;
+            reachable!(Mark::LeadershipOffered);
             let r = raft.handle_transfer_leader(req).await.map_err(|e| e.to_string())?;
             Ok(wire::encode_transfer_reply(&r))
         }

@@ -32,7 +32,7 @@ use super::proposer::{AppendOutcome, Proposer};
 use super::raft::{Member, Proposal, Reply, TypeConfig, Vote, from_log_id};
 use super::replica::{Replica, State};
 use crate::index::RecordIndex;
-use crate::peer::{Lane, Links};
+use crate::peer::{Lane, LinkError, Links};
 
 /// Why a command has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,8 @@ pub enum Transfer {
     Refused {
         /// Why not.
         why: String,
+        /// Whether nothing was heard of the other node: it will not take another group's either.
+        silent: bool,
     },
     /// It was offered and not taken up in time. It may be yet; an election is held.
     NotTaken,
@@ -291,10 +293,11 @@ impl GroupReplica {
         if let Err(why) = asked
             && !planted(Bug::OffersToTheDead)
         {
-            return Transfer::Refused { why: format!("node {to}: {why}") };
+            let silent = !matches!(why, LinkError::Refused(_));
+            return Transfer::Refused { why: format!("node {to}: {why}"), silent };
         }
         if let Err(why) = self.raft.trigger().transfer_leader(to).await {
-            return Transfer::Refused { why: why.to_string() };
+            return Transfer::Refused { why: why.to_string(), silent: false };
         }
         // Beside the caller, who may not wait for the end.
         let replica = self.clone();
@@ -341,16 +344,22 @@ impl GroupReplica {
             reachable!(Mark::DamageFound);
             tracing::error!(group = self.id().0, "this replica is damaged and leads no more if another can: {why}");
         }
-        for to in self.successors() {
-            match self.transfer_leader(to, DAMAGED_MOVE).await {
-                Transfer::Done => return true,
-                Transfer::NotTaken => return !self.is_leader(),
-                Transfer::Refused { why } => {
-                    tracing::warn!(group = self.id().0, "a damaged replica keeps the leadership: {why}");
-                }
-            }
+        match self.hand_over(DAMAGED_MOVE).await {
+            Transfer::Done => true,
+            Transfer::NotTaken => !self.is_leader(),
+            Transfer::Refused { .. } => false,
         }
-        false
+    }
+
+    /// Hands the leadership to the first of the other voters that may take it, those furthest first.
+    pub async fn hand_over(self: &Arc<Self>, wait: Duration) -> Transfer {
+        let mut became = Transfer::Refused { why: "there is no other voter".into(), silent: false };
+        for to in self.successors() {
+            became = self.transfer_leader(to, wait).await;
+            let Transfer::Refused { why, .. } = &became else { break };
+            tracing::warn!(group = self.id().0, "the leadership stays here for now: {why}");
+        }
+        became
     }
 
     /// Steps down, so that an election is held.
@@ -371,7 +380,7 @@ impl GroupReplica {
     }
 
     /// As the leader: the other voters, those whose logs are the furthest first, to hand the leadership to.
-    pub fn successors(&self) -> Vec<u64> {
+    fn successors(&self) -> Vec<u64> {
         let status = self.status().replica;
         let me = *self.raft.node_id();
         let mut others: Vec<(u64, u64)> = status.matched;

@@ -8,7 +8,7 @@ use braid_stream::ids::GroupId;
 use super::Director;
 use crate::checkers::{Violation, durable};
 use crate::executor::Pid;
-use crate::fault::{Arming, Blast, Trigger};
+use crate::fault::{Arming, Blast, Effect, Trigger};
 use crate::story::Teller;
 
 /// A trigger and what became of it.
@@ -19,6 +19,15 @@ pub(super) struct Armed {
     /// Whether its time has come.
     pub live: bool,
     pub done: bool,
+    /// The node on which it has to happen.
+    pub only: Option<u64>,
+}
+
+impl Armed {
+    /// Not live yet, on any node.
+    pub fn of(arming: Arming) -> Armed {
+        Armed { arming, seen: 0, live: false, done: false, only: None }
+    }
 }
 
 impl Director {
@@ -77,7 +86,8 @@ impl Director {
                 return false;
             }
             let mut found = None;
-            for armed in state.armed.iter_mut().filter(|armed| armed.live && !armed.done) {
+            let waits = |armed: &&mut Armed| armed.live && !armed.done && armed.only.is_none_or(|n| Some(n) == number);
+            for armed in state.armed.iter_mut().filter(waits) {
                 if let Some(skip) = hit(&armed.arming.trigger) {
                     armed.seen += 1;
                     if armed.seen > skip && found.is_none() {
@@ -105,7 +115,7 @@ impl Director {
             Blast::Zone => self.of_zone(self.zone_of(number)),
             Blast::Cluster => self.world.nodes(),
         };
-        self.take_down(&struck, arming.power, arming.survive, arming.for_ms);
-        struck.contains(&number)
+        self.take_down(&struck, arming.effect, arming.survive, arming.for_ms);
+        arming.effect != Effect::Paused && struck.contains(&number)
     }
 }

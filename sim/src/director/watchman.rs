@@ -10,7 +10,7 @@ use braid_env::time;
 use braid_node::Node;
 use braid_stream::ids::GroupId;
 
-use super::Director;
+use super::{Director, Replacing, Then};
 use crate::checkers::Violation;
 use crate::world::{Crash, STOPPED};
 
@@ -33,7 +33,7 @@ impl Director {
         let mut nodes = self.alive();
         let (coming, refusing) = {
             let state = self.state();
-            (state.replacing.map(|(_, new)| new), state.refusals.keys().copied().collect::<BTreeSet<u64>>())
+            (state.replacing.map(|it| it.new), state.refusals.keys().copied().collect::<BTreeSet<u64>>())
         };
         let is_whole = |number: u64| {
             self.world.node(number).is_some_and(|node| {
@@ -73,7 +73,7 @@ impl Director {
             }
             let replace = self.alive().into_iter().find(|number| self.refuses_for_good(*number));
             if let Some(number) = replace {
-                self.begin_replacing(Some(number));
+                self.begin_replacing(Some(number), Then::Nothing);
             }
         }
     }
@@ -144,7 +144,7 @@ impl Director {
 
     /// Takes a node of the unlucky zone (or this one) away for ever, and puts one with an empty disk and a
     /// new id in its place.
-    pub(super) fn begin_replacing(&self, which: Option<u64>) -> bool {
+    pub(super) fn begin_replacing(&self, which: Option<u64>, then: Then) -> bool {
         let (old, new) = {
             let victims = self.of_zone(self.plan.unlucky_zone);
             let mut state = self.state();
@@ -153,7 +153,7 @@ impl Director {
             }
             let Some(old) = which.or_else(|| state.rng.pick(&victims).copied()) else { return false };
             let new = self.world.machines().keys().max().expect("there are nodes") + 1;
-            state.replacing = Some((old, new));
+            state.replacing = Some(Replacing { old, new, then });
             state.replaced += 1;
             state.gone.insert(old);
             state.down.remove(&old);
@@ -173,13 +173,14 @@ impl Director {
     pub async fn replace(self, connect: impl AsyncFn(Vec<String>) -> Option<braid_client::Client>) {
         loop {
             time::sleep(WATCH).await;
-            let Some((old, new)) = self.state().replacing else { continue };
+            let Some(Replacing { old, new, then }) = self.state().replacing else { continue };
             let endpoints = self.world.endpoints_of(&self.alive());
             let Some(client) = connect(endpoints).await else { continue };
             match client.replace_node(old, new).await {
                 Ok(()) => {
                     self.tell(format!("node {new} replaces node {old}"));
                     self.state().replacing = None;
+                    self.go_on(new, then);
                 }
                 Err(e) => self.tell(format!("node {new} does not replace node {old} yet: {e}")),
             }

@@ -1,0 +1,196 @@
+//! Faults of several steps, each of which drives the cluster into a corner where a mistake was once made, or would
+//! be fatal: independent faults meet there in one run of thousands.
+//!
+//! Invariant: each is made of what the other faults do too, and stays within what the cluster promises to survive.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use braid_stream::ids::GroupId;
+
+use super::links::Change;
+use super::triggers::Armed;
+use super::{Director, Then, name};
+use crate::fault::{Arming, Blast, Effect, Fault, Left, Trigger};
+use crate::plan::Ending;
+
+/// How long a leader that is asked to hand over waits for the other one.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// What a node needs to be back from a restart, and to serve, milliseconds.
+const BACK_MS: u64 = 3_500;
+
+/// How long a node is away that is not to hear of another's registration, milliseconds.
+const AWAY_MS: u64 = 8_000;
+
+/// A group as it is led now.
+struct Led {
+    group: GroupId,
+    leader: u64,
+    /// Its other voters.
+    others: Vec<u64>,
+}
+
+impl Director {
+    /// A group that has a leader now.
+    fn some_led(&self, fits: impl Fn(&Led) -> bool) -> Option<Led> {
+        let mut led = Vec::new();
+        for number in self.alive() {
+            let Some(node) = self.world.node(number) else { continue };
+            for replica in node.groups().all().into_iter().filter(|replica| replica.is_leader()) {
+                let mut others = replica.status().replica.voters;
+                others.retain(|voter| *voter != number);
+                led.push(Led { group: replica.id(), leader: number, others });
+            }
+        }
+        led.retain(fits);
+        let nth = self.state().rng.below(led.len().max(1) as u64) as usize;
+        (!led.is_empty()).then(|| led.swap_remove(nth))
+    }
+
+    /// The data group with the longest log.
+    fn busiest(&self) -> Option<GroupId> {
+        let nodes: Vec<_> = self.alive().into_iter().filter_map(|number| self.world.node(number)).collect();
+        let data = nodes.iter().flat_map(|node| node.groups().all()).filter(|replica| replica.id() != GroupId::CATALOG);
+        data.max_by_key(|replica| (replica.log().last_id().map(|id| id.index), replica.id()))
+            .map(|replica| replica.id())
+    }
+
+    /// Two of the group's other voters, in any order; one that will be gone for ever comes first.
+    fn two_others(&self, led: &Led) -> Option<(u64, u64)> {
+        let (&[a, b] | &[a, b, ..]) = led.others.as_slice() else { return None };
+        let doomed = |number| self.plan.ending == Ending::WithoutZone(self.zone_of(number));
+        let swap = doomed(b) || (!doomed(a) && self.state().rng.chance(500));
+        Some(if swap { (b, a) } else { (a, b) })
+    }
+
+    /// A node of the unlucky zone is restarted, so that it remembers no entries; once it is back, bits flip in the
+    /// sealed segments of a group, and the group is given to it to lead.
+    pub(super) fn damage_leader(&self) -> bool {
+        let victims = self.of_zone(self.plan.unlucky_zone);
+        let Some(victim) = self.state().rng.pick(&victims).copied() else { return false };
+        self.after(BACK_MS, move |d| {
+            let sealed = |led: &Led| {
+                let holds = led.leader == victim || led.others.contains(&victim);
+                holds && d.sealed_segments(victim, led.group).next().is_some()
+            };
+            let Some(led) = d.some_led(sealed) else { return };
+            let segments: Vec<PathBuf> = d.sealed_segments(victim, led.group).collect();
+            for _ in 0..4 {
+                d.flip_bit_of(victim, |path, len| segments.iter().any(|it| it == path).then_some(0..len));
+            }
+            d.hand_over(&led, victim);
+        });
+        self.take_down(&[victim], Effect::Killed, Left::Everything, 10)
+    }
+
+    fn sealed_segments(&self, number: u64, group: GroupId) -> impl Iterator<Item = PathBuf> + use<> {
+        let dir = PathBuf::from(format!("/data/groups/{}", group.0));
+        let mut files = self.world.machines()[&number].disk.files();
+        files.retain(|f| f.parent() == Some(&dir) && name(f).starts_with("segment-"));
+        files.sort();
+        files.pop();
+        files.into_iter()
+    }
+
+    /// Asks a leader to hand over, as an operator would.
+    fn hand_over(&self, led: &Led, to: u64) {
+        let Some(process) = self.world.machines()[&led.leader].process.clone() else { return };
+        let Some(replica) = self.world.node(led.leader).and_then(|node| node.groups().replica(led.group)) else {
+            return;
+        };
+        let hand_over = async move {
+            replica.transfer_leader(to, HAND_OVER).await;
+        };
+        self.world.executor.spawn(process.pid, process.seams, Box::pin(hand_over));
+    }
+
+    /// A leader loses one follower, and then the other one, which is restarted in that moment: it may not help to
+    /// elect another leader while the old one still reads by its lease.
+    pub(super) fn race_leader(&self, fault: &Fault) -> bool {
+        let Some(led) = self.some_led(|led| led.others.len() >= 2) else { return false };
+        let Some((lost, restarted)) = self.two_others(&led) else { return false };
+        // The one that is lost stands for election once the other one is back, and before the lease is over.
+        let wait_ms = self.plan.topology.election_ms.0 * (30 + fault.amount % 60) / 100;
+        self.change_links(&self.both(led.leader, lost), Change::Cut, wait_ms + 3_000);
+        self.after(wait_ms, move |d| {
+            d.change_links(&d.both(led.leader, restarted), Change::Cut, 3_000);
+            d.take_down(&[restarted], Effect::Killed, Left::Everything, 10);
+        });
+        true
+    }
+
+    /// A leader hands over to a node that stalls in that moment, while the third is away, behind, or there.
+    pub(super) fn stall_offer(&self, fault: &Fault) -> bool {
+        // Where entries come in, so that the third can be behind.
+        let busiest = self.busiest().filter(|_| self.state().rng.chance(700));
+        let three = |led: &Led| led.others.len() >= 2 && busiest.is_none_or(|group| led.group == group);
+        let Some(led) = self.some_led(three) else { return false };
+        let Some((chosen, third)) = self.two_others(&led) else { return false };
+        let (variant, effect) = (fault.amount % 5, [Effect::Killed, Effect::PowerLost, Effect::Paused]);
+        let effect = effect[(fault.amount / 5 % 3) as usize];
+        match variant {
+            0 => self.take_down(&[third], Effect::Killed, Left::Everything, fault.for_ms + 4_000),
+            1 => self.change_links(&self.both(led.leader, third), Change::Delay(400), fault.for_ms),
+            2 | 3 => self.change_links(&self.both(led.leader, third), Change::Cut, fault.for_ms + 2_000),
+            _ => true,
+        };
+        let trigger = Trigger::Mark { name: braid_probe::Mark::LeadershipOffered.name().into(), skip: 0 };
+        self.arm(chosen, trigger, effect, fault.survive, fault.for_ms);
+        // A little later, so that a follower that can't keep up is behind.
+        self.after(600, move |d| d.hand_over(&led, chosen));
+        true
+    }
+
+    /// A node is lost and replaced; once that is on its way, the new one is lost as well, or leads the catalog before
+    /// a node that is away has heard of it, or nothing more happens.
+    pub(super) fn replace_and(&self, fault: &Fault) -> bool {
+        let then = [Then::Nothing, Then::LostToo, Then::Leads][(fault.amount % 3) as usize];
+        if !self.begin_replacing(None, then) {
+            return false;
+        }
+        if then == Then::Leads
+            && let Some(away) = self.any_node(|number| self.zone_of(number) != self.plan.unlucky_zone)
+        {
+            self.take_down(&[away], Effect::Killed, Left::Everything, AWAY_MS);
+        }
+        true
+    }
+
+    /// What follows once the catalog has given a lost node's replicas to `new`.
+    pub(super) fn go_on(&self, new: u64, then: Then) {
+        if self.state().over {
+            return;
+        }
+        match then {
+            Then::Nothing => {}
+            Then::LostToo => {
+                self.begin_replacing(Some(new), Then::Nothing);
+            }
+            Then::Leads => self.after(1_000, move |d| {
+                if let Some(led) = d.some_led(|led| led.group == GroupId::CATALOG) {
+                    d.hand_over(&led, new);
+                }
+            }),
+        }
+    }
+
+    /// A node that takes another's place is killed as it names its identity, and loses power as it does so again.
+    pub(super) fn half_replace(&self, fault: &Fault) -> bool {
+        if !self.begin_replacing(None, Then::Nothing) {
+            return false;
+        }
+        let new = self.state().replacing.map(|it| it.new);
+        let Some(new) = new else { return false };
+        self.arm(new, Trigger::Renamed { skip: 0 }, Effect::Killed, Left::Everything, 10);
+        self.arm(new, Trigger::Renamed { skip: 1 }, Effect::PowerLost, fault.survive, 10);
+        true
+    }
+
+    /// Arms a trigger for one node, at once.
+    fn arm(&self, node: u64, trigger: Trigger, effect: Effect, survive: Left, for_ms: u64) {
+        let arming = Arming { from_ms: 0, trigger, blast: Blast::Node, effect, survive, for_ms };
+        let armed = Armed { only: Some(node), live: true, ..Armed::of(arming) };
+        self.state().armed.push(armed);
+    }
+}
