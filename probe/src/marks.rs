@@ -135,6 +135,8 @@ marks! {
     GroupCreated "apply.group_created" Reachable "the catalog has another group";
     StreamCreating "apply.stream_creating" Reachable "a stream is named and placed";
     StreamActive "apply.stream_active" Reachable "a stream is active";
+    StreamUpdating "apply.stream_updating" Reachable "a stream's settings or shards are being changed";
+    ReshardCommitted "apply.reshard_committed" Reachable "children have taken their parents' place";
     StreamDeleting "apply.stream_deleting" Reachable "a stream is being deleted";
     StreamDropped "apply.stream_dropped" Reachable "a stream is gone";
     StateSound "apply.state_sound" Always "no rule of the whole state is broken";

@@ -8,6 +8,7 @@
 //! Not here: carrying it out. The catalog's leader compares this with the groups and proposes to
 //! them what is missing.
 
+mod change;
 mod check;
 mod error;
 mod stream;
@@ -21,8 +22,9 @@ use braid_probe::{Bug, Mark, planted, reachable};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use change::{Change, Step};
 pub use check::Violation;
-pub use error::{CatalogError, GroupError, InitError, NodeError, StreamError};
+pub use error::{CatalogError, GroupError, InitError, NodeError, ReshardError, StreamError};
 pub use stream::{Stream, StreamMode, StreamShard, StreamStatus};
 
 use crate::catalog_command::{CatalogCommand, CreateGroup, CreateStream, Init, PutNode, ReplaceNode};
@@ -35,7 +37,10 @@ use crate::name::StreamName;
 use crate::placement;
 use crate::versioned::{self, DecodeError};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// As version 2, without the changes under way at its end.
+const VERSION_WITHOUT_CHANGES: u8 = 1;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Catalog {
@@ -51,6 +56,8 @@ pub struct Catalog {
     revision: u64,
     /// Nodes that are gone for good, and who took their replicas over.
     replaced: BTreeMap<NodeId, NodeId>,
+    /// What is being changed about streams that are UPDATING, or were when they were deleted.
+    changes: BTreeMap<StreamId, Change>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -102,20 +109,40 @@ pub struct Addresses {
     pub peer: String,
 }
 
-/// What an accepted command did. Repeating an accepted command gives the same answer, except for
-/// `CreateStream`, whose name is then taken.
+/// What an accepted command did. Repeating an accepted command gives the same answer, except for `CreateStream`,
+/// whose name is then taken, and `BeginReshard`, whose stream is then UPDATING.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogReply {
     Initialised,
     NodePut,
-    GroupCreated { group: GroupId },
-    StreamCreating { stream: StreamId },
-    StreamActive { stream: StreamId },
-    StreamDeleting { stream: StreamId },
-    StreamDropped { stream: StreamId },
-    RetentionSet { stream: StreamId },
-    LimitsSet { stream: StreamId },
-    NodeReplaced { from: NodeId, to: NodeId },
+    GroupCreated {
+        group: GroupId,
+    },
+    StreamCreating {
+        stream: StreamId,
+    },
+    StreamActive {
+        stream: StreamId,
+    },
+    StreamDeleting {
+        stream: StreamId,
+    },
+    StreamDropped {
+        stream: StreamId,
+    },
+    /// Its settings or shards are being changed.
+    StreamUpdating {
+        stream: StreamId,
+    },
+    /// So many steps of the change are left.
+    ReshardCommitted {
+        stream: StreamId,
+        left: usize,
+    },
+    NodeReplaced {
+        from: NodeId,
+        to: NodeId,
+    },
 }
 
 impl Default for Catalog {
@@ -137,6 +164,7 @@ impl Catalog {
             last_time_ms: 0,
             revision: 0,
             replaced: BTreeMap::new(),
+            changes: BTreeMap::new(),
         }
     }
 
@@ -193,10 +221,15 @@ impl Catalog {
         self.revision
     }
 
-    /// Each data group's open shards, counting streams being created or deleted.
+    /// Each data group's open shards, counting streams being created or deleted, and children that are not open yet.
     pub fn load(&self) -> BTreeMap<GroupId, u32> {
         let mut load: BTreeMap<GroupId, u32> = self.groups.keys().map(|&id| (id, 0)).collect();
-        for shard in self.streams.values().flat_map(|it| it.shards.values()) {
+        let steps = self.changes.values().flat_map(|change| match change {
+            Change::Reshard(steps) => &steps[..],
+            Change::Settings => &[],
+        });
+        let coming = steps.flat_map(|step| step.children.values());
+        for shard in self.streams.values().flat_map(|it| it.shards.values()).chain(coming) {
             if shard.is_open() {
                 load.entry(shard.group).and_modify(|shards| *shards += 1);
             }
@@ -217,14 +250,17 @@ impl Catalog {
             CatalogCommand::ReplaceNode(it) => self.replace_node(it)?,
             CatalogCommand::SetRetention(it) => {
                 self.check_retention(it.retention_ms)?;
-                self.settable(it.stream)?.retention_ms = it.retention_ms;
-                CatalogReply::RetentionSet { stream: it.stream }
+                self.set(it.stream, |stream| stream.retention_ms = it.retention_ms)?;
+                CatalogReply::StreamUpdating { stream: it.stream }
             }
             CatalogCommand::SetLimits(it) => {
                 it.limits.check().map_err(StreamError::Limit)?;
-                self.settable(it.stream)?.limits = it.limits;
-                CatalogReply::LimitsSet { stream: it.stream }
+                self.set(it.stream, |stream| stream.limits = it.limits)?;
+                CatalogReply::StreamUpdating { stream: it.stream }
             }
+            CatalogCommand::SettingsTold(it) => self.settings_told(it.stream)?,
+            CatalogCommand::BeginReshard(it) => self.begin_reshard(it)?,
+            CatalogCommand::CommitReshard(it) => self.commit_reshard(it)?,
         };
         self.revision += 1;
         note(&reply);
@@ -237,7 +273,11 @@ impl Catalog {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
-        versioned::decode(VERSION, bytes)
+        match bytes.split_first() {
+            // The changes are the last field: none.
+            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0]].concat()),
+            _ => versioned::decode(VERSION, bytes),
+        }
     }
 
     fn settings(&self) -> &Settings {
@@ -418,6 +458,7 @@ impl Catalog {
         let name = stream.name.clone();
         self.streams.remove(&id);
         self.names.remove(&name);
+        self.changes.remove(&id);
         if planted(Bug::StreamIdReused) && id.0 + 1 == self.next_stream {
             self.next_stream -= 1;
         }
@@ -427,14 +468,6 @@ impl Catalog {
     fn stream_mut(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
         let stream = self.streams.get_mut(&id);
         stream.ok_or(StreamError::NoSuchStream { stream: id })
-    }
-
-    fn settable(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
-        let stream = self.stream_mut(id)?;
-        match stream.status {
-            StreamStatus::Deleting => Err(StreamError::Status { stream: id, status: stream.status }),
-            _ => Ok(stream),
-        }
     }
 }
 
@@ -449,6 +482,7 @@ fn note(reply: &CatalogReply) {
         CatalogReply::StreamDeleting { .. } => reachable!(Mark::StreamDeleting),
         CatalogReply::StreamDropped { .. } => reachable!(Mark::StreamDropped),
         CatalogReply::NodeReplaced { .. } => reachable!(Mark::NodeReplaced),
-        CatalogReply::RetentionSet { .. } | CatalogReply::LimitsSet { .. } => {}
+        CatalogReply::StreamUpdating { .. } => reachable!(Mark::StreamUpdating),
+        CatalogReply::ReshardCommitted { .. } => reachable!(Mark::ReshardCommitted),
     }
 }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Addresses, Settings, StreamMode, TokenKey};
-use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
+use crate::hash::HashKey;
+use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
 use crate::limits::LimitOverrides;
 use crate::name::StreamName;
 use crate::versioned::{self, DecodeError};
@@ -26,6 +27,9 @@ const TAG_STREAM_DROPPED: u8 = 7;
 const TAG_SET_RETENTION: u8 = 8;
 const TAG_SET_LIMITS: u8 = 9;
 const TAG_REPLACE_NODE: u8 = 10;
+const TAG_BEGIN_RESHARD: u8 = 11;
+const TAG_COMMIT_RESHARD: u8 = 12;
+const TAG_SETTINGS_TOLD: u8 = 13;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -39,6 +43,9 @@ pub enum CatalogCommand {
     SetRetention(SetRetention),
     SetLimits(SetLimits),
     ReplaceNode(ReplaceNode),
+    BeginReshard(BeginReshard),
+    CommitReshard(CommitReshard),
+    SettingsTold(SettingsTold),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -97,12 +104,14 @@ pub struct StreamDropped {
     pub stream: StreamId,
 }
 
+/// Sets an ACTIVE stream's retention; it is UPDATING until its groups know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SetRetention {
     pub stream: StreamId,
     pub retention_ms: u64,
 }
 
+/// Sets an ACTIVE stream's limits; it is UPDATING until its groups know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SetLimits {
     pub stream: StreamId,
@@ -115,6 +124,48 @@ pub struct SetLimits {
 pub struct ReplaceNode {
     pub from: NodeId,
     pub to: NodeId,
+}
+
+/// Begins to split and merge shards of an ACTIVE stream: children are named and placed, and the stream is UPDATING
+/// until every step is committed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BeginReshard {
+    pub at_ms: u64,
+    pub stream: StreamId,
+    /// At least one; no shard in two of them.
+    pub shapes: Vec<Reshape>,
+}
+
+/// Shards by their index in the stream.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Reshape {
+    /// Two children; the upper one begins at `at`, which is inside the shard's range and not its start.
+    Split { shard: u32, at: HashKey },
+    /// One child for two shards whose ranges are adjacent.
+    Merge { shard: u32, adjacent: u32 },
+}
+
+/// A step's parents are sealed and its children open in their groups: from now on they take the parents' place.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CommitReshard {
+    pub stream: StreamId,
+    /// Every parent of one step, in the step's order, as its group sealed it.
+    pub sealed: Vec<SealedParent>,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SealedParent {
+    pub shard: u32,
+    /// The last record's offset; `None` if the shard never had one.
+    pub last: Option<Offset>,
+    /// When it was sealed, in its group's time.
+    pub at_ms: u64,
+}
+
+/// Every group of the stream has been told its retention and limits.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettingsTold {
+    pub stream: StreamId,
 }
 
 impl CatalogCommand {
@@ -131,6 +182,9 @@ impl CatalogCommand {
             CatalogCommand::SetRetention(it) => versioned::encode(&[VERSION, TAG_SET_RETENTION], it),
             CatalogCommand::SetLimits(it) => versioned::encode(&[VERSION, TAG_SET_LIMITS], it),
             CatalogCommand::ReplaceNode(it) => versioned::encode(&[VERSION, TAG_REPLACE_NODE], it),
+            CatalogCommand::BeginReshard(it) => versioned::encode(&[VERSION, TAG_BEGIN_RESHARD], it),
+            CatalogCommand::CommitReshard(it) => versioned::encode(&[VERSION, TAG_COMMIT_RESHARD], it),
+            CatalogCommand::SettingsTold(it) => versioned::encode(&[VERSION, TAG_SETTINGS_TOLD], it),
         })
     }
 
@@ -152,6 +206,9 @@ impl CatalogCommand {
             TAG_SET_RETENTION => CatalogCommand::SetRetention(versioned::decode_body(body)?),
             TAG_SET_LIMITS => CatalogCommand::SetLimits(versioned::decode_body(body)?),
             TAG_REPLACE_NODE => CatalogCommand::ReplaceNode(versioned::decode_body(body)?),
+            TAG_BEGIN_RESHARD => CatalogCommand::BeginReshard(versioned::decode_body(body)?),
+            TAG_COMMIT_RESHARD => CatalogCommand::CommitReshard(versioned::decode_body(body)?),
+            TAG_SETTINGS_TOLD => CatalogCommand::SettingsTold(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Catalog;
-use super::stream::Stream;
-use crate::hash::HashKey;
+use super::change::{Change, Step};
+use super::stream::{Stream, StreamShard, StreamStatus};
+use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, NodeId, ShardId, StreamId, Zone};
 use crate::limits::TIME_MS_MAX;
 use crate::name::StreamName;
@@ -85,6 +86,15 @@ pub enum Violation {
         shard: ShardId,
         created_s: u64,
     },
+    /// UPDATING without a change, or a change of a stream that is neither UPDATING nor being deleted.
+    ChangeMismatch {
+        stream: StreamId,
+    },
+    /// A step's children do not take the place of its parents.
+    WrongStep {
+        stream: StreamId,
+        parents: Vec<u32>,
+    },
 }
 
 impl Catalog {
@@ -107,6 +117,7 @@ impl Catalog {
             self.check_stream(stream, &mut found);
             check_lineage(stream, &mut found);
         }
+        self.check_changes(&mut found);
         found
     }
 
@@ -182,6 +193,51 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    fn check_changes(&self, found: &mut Vec<Violation>) {
+        let updating = self.streams.values().filter(|stream| stream.status == StreamStatus::Updating);
+        let ids: BTreeSet<StreamId> = updating.map(|stream| stream.id).chain(self.changes.keys().copied()).collect();
+        for id in ids {
+            let status = self.streams.get(&id).map(|stream| stream.status);
+            match (self.changes.get(&id), status) {
+                (Some(Change::Settings), Some(StreamStatus::Updating | StreamStatus::Deleting)) => {}
+                (Some(Change::Reshard(steps)), Some(StreamStatus::Updating | StreamStatus::Deleting))
+                    if !steps.is_empty() =>
+                {
+                    let stream = &self.streams[&id];
+                    let mut used = BTreeSet::new();
+                    let broken = steps.iter().filter(|step| !self.is_sound(stream, step, &mut used));
+                    found.extend(broken.map(|it| Violation::WrongStep { stream: id, parents: it.parents.clone() }));
+                }
+                _ => found.push(Violation::ChangeMismatch { stream: id }),
+            }
+        }
+    }
+
+    /// Whether a step could be committed. `used` are the shards of the steps before.
+    fn is_sound(&self, stream: &Stream, step: &Step, used: &mut BTreeSet<u32>) -> bool {
+        let mut parents: Vec<_> = step.parents.iter().filter_map(|it| stream.shards.get(it)).collect();
+        let known = parents.len() == step.parents.len() && parents.iter().all(|it| it.is_open());
+        parents.sort_by_key(|it| it.range);
+        let fresh = step.parents.iter().chain(step.children.keys()).all(|index| used.insert(*index));
+        let newest = parents.iter().map(|it| it.created_s).max();
+        let child_fits = |(&index, child): (&u32, &StreamShard)| {
+            let named: Vec<u32> = child.parents.into_iter().flatten().collect();
+            let is_new = index < stream.next_shard && !stream.shards.contains_key(&index);
+            is_new && named == step.parents && Some(child.created_s) > newest && self.groups.contains_key(&child.group)
+        };
+        let shape = matches!((step.parents.len(), step.children.len()), (1, 2) | (2, 1));
+        let ranges = |shards: &mut dyn Iterator<Item = HashRange>| {
+            let all: Vec<HashRange> = shards.collect();
+            let joined = all.windows(2).all(|pair| pair[0].end() < pair[1].start() && pair[0].adjacent(&pair[1]));
+            joined.then(|| Some((all.first()?.start(), all.last()?.end()))).flatten()
+        };
+        let before = ranges(&mut parents.iter().map(|it| it.range));
+        let after = ranges(&mut step.children.values().map(|it| it.range));
+        shape && known && fresh && before.is_some() && before == after && step.children.iter().all(child_fits)
+    }
+}
+
 fn check_lineage(stream: &Stream, found: &mut Vec<Violation>) {
     for (&index, shard) in &stream.shards {
         let id = stream.shard_id(index);
@@ -249,6 +305,12 @@ impl fmt::Display for Violation {
             },
             Violation::CreatedBeyondMax { shard, created_s } => {
                 write!(f, "shard {shard}'s creation second {created_s} is more than {SECOND_MAX}")
+            }
+            Violation::ChangeMismatch { stream } => {
+                write!(f, "stream {stream}'s status does not fit what is being changed about it")
+            }
+            Violation::WrongStep { stream, parents } => {
+                write!(f, "stream {stream}'s shards {parents:?} would not be replaced by what is planned")
             }
         }
     }

@@ -7,7 +7,8 @@
 use std::fmt;
 
 use super::stream::StreamStatus;
-use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
+use crate::hash::{HashKey, HashRange};
+use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, ShardId, StreamId, Zone};
 use crate::limits::{
     ADDRESS_CHARS_MAX, GROUPS_MAX, LimitError, NODES_MAX, RETENTION_MS_CEILING, SHARDS_PER_STREAM_MAX, STREAMS_MAX,
 };
@@ -217,6 +218,13 @@ pub enum StreamError {
     /// There is nowhere to put shards yet.
     NoGroups,
     TooMany,
+    Reshard(ReshardError),
+}
+
+impl From<ReshardError> for StreamError {
+    fn from(error: ReshardError) -> StreamError {
+        StreamError::Reshard(error)
+    }
 }
 
 impl fmt::Display for StreamError {
@@ -242,8 +250,71 @@ impl fmt::Display for StreamError {
             StreamError::Limit(error) => error.fmt(f),
             StreamError::NoGroups => write!(f, "the cluster has no data groups yet"),
             StreamError::TooMany => write!(f, "the cluster has its most streams: {STREAMS_MAX}"),
+            StreamError::Reshard(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for StreamError {}
+
+/// Why shards are not split or merged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReshardError {
+    Nothing,
+    NoSuchShard {
+        shard: ShardId,
+    },
+    /// It was split or merged before.
+    Closed {
+        shard: ShardId,
+    },
+    /// In two steps of one change.
+    Twice {
+        shard: ShardId,
+    },
+    SplitKey {
+        shard: ShardId,
+        at: HashKey,
+        range: HashRange,
+    },
+    NotAdjacent {
+        shard: ShardId,
+        other: ShardId,
+    },
+    NoSuchStep {
+        stream: StreamId,
+        parents: Vec<u32>,
+    },
+    /// No shard index or creation second is left.
+    Exhausted {
+        stream: StreamId,
+    },
+}
+
+impl fmt::Display for ReshardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReshardError::Nothing => write!(f, "no shard is named: nothing to split or merge"),
+            ReshardError::NoSuchShard { shard } => write!(f, "shard {shard} does not exist"),
+            ReshardError::Closed { shard } => {
+                write!(f, "shard {shard} is closed: only open shards can be split or merged")
+            }
+            ReshardError::Twice { shard } => write!(f, "shard {shard} is named twice"),
+            ReshardError::SplitKey { shard, at, range } => write!(
+                f,
+                "shard {shard} can't be split at hash key {at}: it must be greater than {} and at most {}",
+                range.start(),
+                range.end()
+            ),
+            ReshardError::NotAdjacent { shard, other } => {
+                write!(f, "shards {shard} and {other} can't be merged: their hash ranges are not adjacent")
+            }
+            ReshardError::NoSuchStep { stream, parents } => {
+                write!(f, "stream id {stream} is not being resharded at {parents:?}")
+            }
+            ReshardError::Exhausted { stream } => write!(f, "stream id {stream} has no shard index left"),
+        }
+    }
+}
+
+impl std::error::Error for ReshardError {}

@@ -22,7 +22,7 @@ pub enum StreamStatus {
     /// Named and placed; its groups may not have its shards yet.
     Creating,
     Active,
-    /// Shards are being split or merged; it takes and gives records.
+    /// Shards are being split or merged, or settings changed; it takes and gives records.
     Updating,
     /// Its groups may still have its shards; the name is still taken.
     Deleting,
@@ -104,16 +104,19 @@ impl Stream {
     pub fn specs_in(&self, group: GroupId) -> Vec<ShardSpec> {
         let open = |shard: &StreamShard| shard.group == group && shard.is_open();
         let shards = self.shards.iter().filter(|(_, shard)| open(shard));
-        shards
-            .map(|(&index, shard)| ShardSpec {
-                id: self.shard_id(index),
-                range: shard.range,
-                created_s: shard.created_s,
-                parents: shard.parents,
-                retention_ms: self.retention_ms,
-                limits: self.limits.resolve(),
-            })
-            .collect()
+        shards.map(|(&index, shard)| self.spec(index, shard)).collect()
+    }
+
+    /// What a shard of this stream is opened with.
+    pub(super) fn spec(&self, index: u32, shard: &StreamShard) -> ShardSpec {
+        ShardSpec {
+            id: self.shard_id(index),
+            range: shard.range,
+            created_s: shard.created_s,
+            parents: shard.parents,
+            retention_ms: self.retention_ms,
+            limits: self.limits.resolve(),
+        }
     }
 
     /// Where each hash key's records go now. An error is a violated invariant.
