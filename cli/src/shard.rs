@@ -1,13 +1,15 @@
-//! `braid shard`: the shards of a stream and where they live.
+//! `braid shard`: the shards of a stream, where they live, and splitting and merging them.
 
+use braid_client::Client;
 use braid_proto::v1;
+use braid_stream::hash::HashKey;
 use serde_json::{Value, json};
 
 use crate::connect::Endpoints;
 use crate::exit::Failure;
 use crate::output::{Format, print_json, print_table, table};
 
-/// Look at the shards of a stream
+/// Look at, split or merge the shards of a stream
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// List a stream's shards: their keys, their group, and who leads it
@@ -20,11 +22,70 @@ pub enum Command {
         /// The stream
         stream: String,
     },
+    /// Split a shard in two while it is used, and wait until its children take records
+    ///
+    /// Writers and readers go on: writes to the shard wait for some milliseconds and go to its children. Each child
+    /// has the limits of a whole shard. Records that are there stay in the parent, and are read from there first.
+    ///
+    /// Examples:
+    ///   braid shard split clicks shardId-000000000000
+    ///   braid shard split clicks shardId-000000000000 --at 85070591730234615865843651857942052864
+    #[command(verbatim_doc_comment)]
+    Split {
+        /// The stream
+        stream: String,
+        /// The shard, by its id
+        shard: String,
+        /// The hash key at which the upper child begins [default: in the middle]
+        #[arg(long, value_name = "HASH", value_parser = parse_hash)]
+        at: Option<HashKey>,
+        /// Return as soon as it is decided
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Merge two shards with adjacent keys into one while they are used, and wait until it takes records
+    ///
+    /// Examples:
+    ///   braid shard merge clicks shardId-000000000001 shardId-000000000002
+    #[command(verbatim_doc_comment)]
+    Merge {
+        /// The stream
+        stream: String,
+        /// One shard, by its id
+        shard: String,
+        /// The other one
+        adjacent: String,
+        /// Return as soon as it is decided
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+fn parse_hash(text: &str) -> Result<HashKey, String> {
+    HashKey::parse(text).map_err(|e| e.to_string())
 }
 
 pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
-    let Command::List { stream } = command;
-    let shards = endpoints.connect().await?.list_shards(&stream).await?;
+    let client = endpoints.connect().await?;
+    let (stream, wait) = match command {
+        Command::List { stream } => (stream, false),
+        Command::Split { stream, shard, at, no_wait } => {
+            client.split_shard(&stream, &shard, at).await?;
+            (stream, !no_wait)
+        }
+        Command::Merge { stream, shard, adjacent, no_wait } => {
+            client.merge_shards(&stream, &shard, &adjacent).await?;
+            (stream, !no_wait)
+        }
+    };
+    if wait {
+        client.wait_active(&stream).await?;
+    }
+    list(&client, &stream, format).await
+}
+
+async fn list(client: &Client, stream: &str, format: Format) -> Result<(), Failure> {
+    let shards = client.list_shards(stream).await?;
     if format == Format::Json {
         return Ok(print_json(&shards.iter().map(to_json).collect())?);
     }

@@ -1,4 +1,4 @@
-//! `braid stream`: create, list, describe and delete streams.
+//! `braid stream`: create, list, describe, update and delete streams.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::moment::{self, duration_text, parse_duration};
 use crate::output::{Format, print_json, print_line, print_table, table};
 use crate::size::{bytes_text, parse_bytes};
 
-/// Create, list, describe or delete streams
+/// Create, list, describe, update or delete streams
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Create a stream, and wait until it takes records
@@ -49,6 +49,28 @@ pub enum Command {
         /// The stream
         name: String,
     },
+    /// Change a stream's retention or its shards' limits while it is used, and wait until its shards know
+    ///
+    /// A longer retention keeps what is still there. With a shorter one, older records can't be read any more within
+    /// a minute or so, and their disk space comes back.
+    ///
+    /// Examples:
+    ///   braid stream update clicks --retention 7d
+    ///   braid stream update clicks --write-rate 4MiB --write-records 4000
+    ///   braid stream update clicks --default-limits
+    #[command(verbatim_doc_comment)]
+    Update {
+        /// The stream
+        name: String,
+        /// How long records are kept, such as 24h or 7d
+        #[arg(long, value_parser = parse_duration)]
+        retention: Option<Duration>,
+        #[command(flatten)]
+        limits: LimitArgs,
+        /// Return as soon as it is decided, without waiting until its shards know
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Delete a stream and all its records
     Delete {
         /// The stream
@@ -57,6 +79,46 @@ pub enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+}
+
+/// The limits of each shard; those that are not named stay as they are.
+#[derive(clap::Args)]
+pub struct LimitArgs {
+    /// Bytes that each shard takes a second, such as 2MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    write_rate: Option<u64>,
+    /// Records that each shard takes a second
+    #[arg(long, value_name = "RECORDS")]
+    write_records: Option<u64>,
+    /// Bytes that each shard gives to all who poll it a second, such as 4MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    read_rate: Option<u64>,
+    /// GetRecords calls that each shard answers a second
+    #[arg(long, value_name = "CALLS")]
+    read_calls: Option<u64>,
+    /// The largest record (data and key), such as 2MiB; 4KiB to 10MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    max_record_bytes: Option<u64>,
+    /// Back to the defaults: 1 MiB/s and 1,000 records/s in, 2 MiB/s and 5 calls/s out, records of 1 MiB
+    #[arg(long, conflicts_with_all = ["write_rate", "write_records", "read_rate", "read_calls", "max_record_bytes"])]
+    default_limits: bool,
+}
+
+impl LimitArgs {
+    /// What to send, given what is in force; `None` if nothing is named.
+    fn over(&self, now: v1::StreamLimits) -> Option<v1::StreamLimits> {
+        if self.default_limits {
+            return Some(v1::StreamLimits::default());
+        }
+        let wanted = v1::StreamLimits {
+            write_bytes_per_s: self.write_rate.unwrap_or(now.write_bytes_per_s),
+            write_records_per_s: self.write_records.unwrap_or(now.write_records_per_s),
+            read_bytes_per_s: self.read_rate.unwrap_or(now.read_bytes_per_s),
+            read_calls_per_s: self.read_calls.unwrap_or(now.read_calls_per_s),
+            max_record_bytes: self.max_record_bytes.unwrap_or(now.max_record_bytes),
+        };
+        (wanted != now).then_some(wanted)
+    }
 }
 
 pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
@@ -80,6 +142,18 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
         }
         Command::List => list(&client.list_streams().await?, format),
         Command::Describe { name } => show(&client.describe_stream(&name).await?, format),
+        Command::Update { name, retention, limits, no_wait } => {
+            let now = client.describe_stream(&name).await?;
+            let limits = limits.over(now.limits.unwrap_or_default());
+            let retention_ms = retention.map_or(0, |kept| kept.as_millis() as u64);
+            if limits.is_some() || (retention_ms > 0 && retention_ms != now.retention_ms) {
+                client.update_stream(&name, retention_ms, limits).await?;
+            } else {
+                eprintln!("Nothing to change: stream {name} has these settings.");
+            }
+            let now = if no_wait { client.describe_stream(&name).await? } else { client.wait_active(&name).await? };
+            show(&now, format)
+        }
         Command::Delete { name, no_wait } => {
             client.delete_stream(&name).await?;
             if !no_wait {
@@ -129,6 +203,14 @@ fn status(stream: &v1::StreamDescription) -> &'static str {
 }
 
 fn to_json(stream: &v1::StreamDescription) -> Value {
+    let limits = stream.limits.map(|it| {
+        json!({
+            "write_bytes_per_s": it.write_bytes_per_s,
+            "write_records_per_s": it.write_records_per_s,
+            "read_bytes_per_s": it.read_bytes_per_s,
+            "read_calls_per_s": it.read_calls_per_s,
+        })
+    });
     json!({
         "stream": stream.stream_name,
         "status": status(stream),
@@ -137,6 +219,7 @@ fn to_json(stream: &v1::StreamDescription) -> Value {
         "open_shards": stream.open_shard_count,
         "shards": stream.shard_count,
         "max_record_bytes": stream.max_record_bytes,
+        "limits": limits,
     })
 }
 
@@ -155,14 +238,27 @@ fn list(streams: &[v1::StreamDescription], format: Format) -> Result<(), Failure
         eprintln!("No streams yet. Create one: braid stream create NAME --shards 4");
         return Ok(());
     }
-    let mut table = table(&["stream", "status", "open shards", "shards", "retention", "largest record", "created"]);
+    let mut table = table(&[
+        "stream",
+        "status",
+        "open shards",
+        "shards",
+        "retention",
+        "in a shard, per s",
+        "out of a shard, per s",
+        "largest record",
+        "created",
+    ]);
     for stream in streams {
+        let limits = stream.limits.unwrap_or_default();
         table.add_row([
             stream.stream_name.clone(),
             status(stream).to_string(),
             stream.open_shard_count.to_string(),
             stream.shard_count.to_string(),
             duration_text(stream.retention_ms),
+            format!("{}, {} records", bytes_text(limits.write_bytes_per_s), limits.write_records_per_s),
+            format!("{}, {} calls", bytes_text(limits.read_bytes_per_s), limits.read_calls_per_s),
             bytes_text(stream.max_record_bytes.into()),
             moment::utc(stream.created_ms),
         ]);

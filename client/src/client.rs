@@ -15,6 +15,7 @@ use braid_env::{random, time};
 use braid_probe::{Mark, reachable};
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
+use braid_stream::hash::HashKey;
 use braid_transport::Channel;
 use tonic::{Response, Status};
 
@@ -134,6 +135,66 @@ impl Client {
         self.call(Repeat::Harmful, |mut node| {
             let request = request.clone();
             async move { node.create_stream(request).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Changes a stream's retention (milliseconds; 0 leaves it) and limits (`None` leaves them). It is UPDATING when
+    /// this returns, and serves as before.
+    ///
+    /// # Errors
+    /// Refused: no such stream, out of bounds, or the stream is not ACTIVE. Unknown: it may be changed; asking again
+    /// does no harm.
+    pub async fn update_stream(
+        &self,
+        stream: &str,
+        retention_ms: u64,
+        limits: Option<v1::StreamLimits>,
+    ) -> Result<(), CallError> {
+        let request = v1::UpdateStreamRequest { stream_name: stream.to_owned(), retention_ms, limits };
+        self.call(Repeat::Harmless, |mut node| {
+            let request = request.clone();
+            async move { node.update_stream(request).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Splits a shard: the upper child begins at hash key `at`, or in the middle. The stream is UPDATING when this
+    /// returns, and serves as before.
+    ///
+    /// # Errors
+    /// Refused: no such stream or shard, the shard is closed, `at` is not inside its range, or the stream is not
+    /// ACTIVE. Unknown: it may be split.
+    pub async fn split_shard(&self, stream: &str, shard: &str, at: Option<HashKey>) -> Result<(), CallError> {
+        let request = v1::SplitShardRequest {
+            stream_name: stream.to_owned(),
+            shard_to_split: shard.to_owned(),
+            new_starting_hash_key: at.map_or_else(String::new, |at| at.to_string()),
+        };
+        self.call(Repeat::Harmful, |mut node| {
+            let request = request.clone();
+            async move { node.split_shard(request).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Merges two shards whose hash ranges are adjacent. The stream is UPDATING when this returns, and serves as
+    /// before.
+    ///
+    /// # Errors
+    /// As `split_shard`.
+    pub async fn merge_shards(&self, stream: &str, shard: &str, adjacent: &str) -> Result<(), CallError> {
+        let request = v1::MergeShardsRequest {
+            stream_name: stream.to_owned(),
+            shard_to_merge: shard.to_owned(),
+            adjacent_shard_to_merge: adjacent.to_owned(),
+        };
+        self.call(Repeat::Harmful, |mut node| {
+            let request = request.clone();
+            async move { node.merge_shards(request).await }
         })
         .await
         .map(drop)

@@ -492,3 +492,152 @@ async fn what_is_damaged_at_the_leader_is_given_by_another_replica() {
     assert!(status.message().contains("damaged"), "{status:?}");
     cluster.stop_all().await;
 }
+
+/// Waits until a change of a stream is over.
+async fn settle(client: &mut Client, name: &str) -> v1::StreamDescription {
+    let start = Instant::now();
+    loop {
+        let found = describe(client, name).await;
+        if found.status() == v1::StreamStatus::Active {
+            return found;
+        }
+        assert!(start.elapsed() < BOUND, "{name} is still {:?}", found.status());
+        braid_env::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Reads a shard to its end, or to its tip; gives its records and the names of its children.
+async fn whole(client: &mut Client, name: &str, shard: &str) -> (Vec<v1::Record>, Option<Vec<String>>) {
+    let mut next = iterator(client, name, shard, Kind::TrimHorizon, "", 0).await;
+    let mut records = Vec::new();
+    let start = Instant::now();
+    loop {
+        match get(client, &next, 0).await {
+            Ok(page) => {
+                let at_tip = page.records.is_empty() && page.millis_behind_latest == 0;
+                records.extend(page.records);
+                if page.next_shard_iterator.is_empty() {
+                    return (records, Some(page.child_shards.into_iter().map(|it| it.shard_id).collect()));
+                }
+                if at_tip {
+                    return (records, None);
+                }
+                next = page.next_shard_iterator;
+            }
+            Err(status) if detail(&status).reason() == ErrorReason::Throttled => {
+                braid_env::time::sleep(Duration::from_millis(250)).await;
+            }
+            Err(status) => panic!("{status:?}"),
+        }
+        assert!(start.elapsed() < BOUND, "{shard} was not read to its end");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_are_split_and_merged_while_they_are_written_and_nobody_sees_an_error() {
+    let mut cluster = TestCluster::start().await;
+    let mut admin = client(&cluster, 0).await;
+    create(&mut admin, "busy", 2).await;
+
+    // Two writers, each through a node of its own; every record has to be taken.
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut writers = Vec::new();
+    for (node, name) in [(1, "left"), (2, "right")] {
+        let (mut client, stopped) = (client(&cluster, node).await, stopped.clone());
+        writers.push(tokio::spawn(async move {
+            let mut count = 0u32;
+            while !*stopped.borrow() {
+                let records = (count..count + 4).map(|n| entry(&format!("{name}-{}", n % 4), &n.to_string())).collect();
+                let request = v1::PutRecordsRequest { stream_name: "busy".into(), records, keep_order: true };
+                let results = client.put_records(request).await.unwrap().into_inner().records;
+                for result in &results {
+                    assert_eq!(result.outcome(), Outcome::Appended, "{result:?}");
+                }
+                count += 4;
+                // Well below a shard's rate, whatever the keys.
+                braid_env::time::sleep(Duration::from_millis(20)).await;
+            }
+            (name, count)
+        }));
+    }
+    let first = "shardId-000000000000".to_string();
+    let split = v1::SplitShardRequest {
+        stream_name: "busy".into(),
+        shard_to_split: first.clone(),
+        new_starting_hash_key: String::new(),
+    };
+    client(&cluster, 1).await.split_shard(split.clone()).await.unwrap();
+    assert_eq!(settle(&mut admin, "busy").await.open_shard_count, 3);
+    let again = detail(&admin.split_shard(split).await.unwrap_err());
+    assert_eq!(again.reason(), ErrorReason::ShardClosed, "{again:?}");
+    let merge = |shard: &str, adjacent: &str| v1::MergeShardsRequest {
+        stream_name: "busy".into(),
+        shard_to_merge: shard.into(),
+        adjacent_shard_to_merge: adjacent.into(),
+    };
+    let far = detail(&admin.merge_shards(merge("shardId-000000000001", "shardId-000000000002")).await.unwrap_err());
+    assert_eq!((far.reason(), far.field.as_str()), (ErrorReason::InvalidArgument, "adjacent_shard_to_merge"));
+    client(&cluster, 2).await.merge_shards(merge("shardId-000000000003", "shardId-000000000001")).await.unwrap();
+    assert_eq!(settle(&mut admin, "busy").await.open_shard_count, 2);
+    braid_env::time::sleep(Duration::from_millis(200)).await;
+    stop.send(true).unwrap();
+    let mut written = BTreeMap::new();
+    for writer in writers {
+        let (name, count) = writer.await.unwrap();
+        written.insert(name, count);
+    }
+
+    // Parents first: every record is there once, in order for each key.
+    let mut seen: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let mut ends = BTreeMap::new();
+    for shard in shards(&mut admin, "busy").await {
+        let (records, children) = whole(&mut admin, "busy", &shard.shard_id).await;
+        for record in records {
+            let n = String::from_utf8(record.data.to_vec()).unwrap().parse().unwrap();
+            seen.entry(record.partition_key).or_default().push(n);
+        }
+        ends.insert(shard.shard_id, children);
+    }
+    let names = |indexes: &[u32]| Some(indexes.iter().map(|n| format!("shardId-{n:012}")).collect::<Vec<_>>());
+    let expected = [names(&[2, 3]), names(&[4]), None, names(&[4]), None];
+    assert_eq!(ends.into_values().collect::<Vec<_>>(), expected);
+    for (name, count) in written {
+        assert!(count > 0, "{name} wrote nothing");
+        for key in 0..4 {
+            let expected: Vec<u32> = (0..count).filter(|n| n % 4 == key).collect();
+            assert_eq!(seen[&format!("{name}-{key}")], expected);
+        }
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_and_limits_change_while_a_stream_is_used() {
+    let mut cluster = TestCluster::start().await;
+    let mut client = client(&cluster, 1).await;
+    create(&mut client, "kept", 3).await;
+    let update = |retention_ms, limits| v1::UpdateStreamRequest { stream_name: "kept".into(), retention_ms, limits };
+    let few = v1::StreamLimits { write_records_per_s: 3, ..Default::default() };
+    client.update_stream(update(48 * 3_600_000, Some(few))).await.unwrap();
+    let found = settle(&mut client, "kept").await;
+    let limits = found.limits.unwrap();
+    assert_eq!((found.retention_ms, limits.write_records_per_s), (48 * 3_600_000, 3));
+    assert_eq!(limits.write_bytes_per_s, 1 << 20, "what is not named is the default");
+    let records = (0..8).map(|n| entry("one key", &n.to_string())).collect();
+    let request = v1::PutRecordsRequest { stream_name: "kept".into(), records, keep_order: false };
+    let results = client.put_records(request).await.unwrap().into_inner().records;
+    assert!(results.iter().any(|it| it.error_code() == ErrorReason::Throttled), "{results:?}");
+
+    let refused = |status: Status| (detail(&status).reason(), detail(&status).field);
+    let nothing = client.update_stream(update(0, None)).await.unwrap_err();
+    assert_eq!(refused(nothing), (ErrorReason::InvalidArgument, "retention_ms".into()));
+    let short = client.update_stream(update(1_000, None)).await.unwrap_err();
+    assert_eq!(refused(short), (ErrorReason::InvalidArgument, "retention_ms".into()));
+    let huge = v1::StreamLimits { max_record_bytes: 1 << 30, ..Default::default() };
+    let large = client.update_stream(update(0, Some(huge))).await.unwrap_err();
+    assert_eq!(refused(large), (ErrorReason::InvalidArgument, "max_record_bytes".into()));
+    client.update_stream(update(0, Some(v1::StreamLimits::default()))).await.unwrap();
+    let found = settle(&mut client, "kept").await;
+    assert_eq!((found.retention_ms, found.limits.unwrap().write_records_per_s), (48 * 3_600_000, 1_000));
+    cluster.stop_all().await;
+}

@@ -11,6 +11,8 @@ pub enum Layer {
     Raft,
     /// Replicated state and the way into it.
     Apply,
+    /// Splitting, merging, and the shards' descent.
+    Lineage,
     /// Rates.
     Throttle,
     /// Reading, the API, routing and the client.
@@ -126,6 +128,23 @@ bugs! {
         "a stream is created, and replicas' states are compared";
     StreamIdReused "stream-id-reused" Apply "the id of the newest stream is given out again after its deletion",
         "delete the newest stream, create another one";
+
+    SettingsHalfTold "settings-half-told" Apply "a stream's new settings are told to its first group only",
+        "a stream in two groups whose retention changes";
+
+    // Splits and merges.
+    SealIgnored "seal-ignored" Lineage "a sealed shard goes on taking records",
+        "writes through a node that has not heard of a split or merge";
+    ChildrenSwapped "children-swapped" Lineage "the children of a split take each other's keys",
+        "a split, then writes";
+    ChildNotYounger "child-not-younger" Lineage "a child's numbers begin with its parent's second",
+        "a split or merge within a second of the parent's creation";
+    EndBeforeLast "end-before-last" Lineage "a closed shard ends before its last record",
+        "a reader at the end of a shard that is split or merged";
+    HeldReordered "held-reordered" Lineage "records that waited for a split are sent on in reverse order",
+        "PutRecords of several records for a shard that is split or merged meanwhile";
+    MovedIsAppended "moved-is-appended" Lineage "records that a sealed shard refused count as appended",
+        "writes to a shard while it is split or merged";
 
     // Rates.
     BucketFullAtFailover "bucket-full-at-failover" Throttle "a new leader starts with full buckets",

@@ -148,6 +148,9 @@ marks! {
     IdentityRefused "control.identity_refused" Reachable "a node id came back with another disk";
     StrangerVouchedFor "control.stranger_vouched_for" Reachable "another node knows a node that this one has not heard of";
     StreamBeforeActive "control.stream_before_active" Sometimes "every group has a stream's shards, the catalog does not know";
+    SettingsBeforeActive "control.settings_before_active" Reachable "every group knows a stream's settings, the catalog does not know";
+    ParentsSealed "control.parents_sealed" Reachable "a step's parents are sealed, its children not open";
+    ChildrenOpen "control.children_open" Reachable "a step's children are open, the catalog does not know";
     StreamBeforeDropped "control.stream_before_dropped" Sometimes "no group has a stream's shards, the catalog does not know";
     StreamStepAgain "control.stream_step_again" Reachable "a stream's creation or deletion is begun again";
     TrimProposed "control.trim_proposed" Reachable "records are old enough to be trimmed";
@@ -170,6 +173,7 @@ marks! {
     ElectionAwaited "route.election_awaited" Reachable "a call waits for an election";
     CatalogAwaited "route.catalog_awaited" Sometimes "a call waits for a stream to become known";
     LeaderGuessed "route.leader_guessed" Reachable "a call is sent to a replica in turn";
+    PutHeld "api.put_held" Reachable "records that a closed shard refused wait for its children";
     SilentChannelDropped "route.silent_channel_dropped" Reachable "calls to another node went unanswered, and it is dialled anew";
 
     // rates

@@ -200,12 +200,40 @@ pub enum Outcome {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Admin {
-    Create { stream: Arc<str>, shards: u32, retention_ms: u64 },
-    Delete { stream: Arc<str> },
-    Describe { stream: Arc<str> },
+    Create {
+        stream: Arc<str>,
+        shards: u32,
+        retention_ms: u64,
+    },
+    Update {
+        stream: Arc<str>,
+        retention_ms: u64,
+    },
+    /// A shard by its name.
+    Split {
+        stream: Arc<str>,
+        shard: Arc<str>,
+        at: Option<HashKey>,
+    },
+    Merge {
+        stream: Arc<str>,
+        shard: Arc<str>,
+        adjacent: Arc<str>,
+    },
+    Delete {
+        stream: Arc<str>,
+    },
+    Describe {
+        stream: Arc<str>,
+    },
     ListStreams,
-    ListShards { stream: Arc<str> },
-    TransferLeader { group: u32, to: u64 },
+    ListShards {
+        stream: Arc<str>,
+    },
+    TransferLeader {
+        group: u32,
+        to: u64,
+    },
     ClusterStatus,
 }
 

@@ -9,12 +9,13 @@ use braid_log::{Entry, LogId};
 use braid_node::Node;
 use braid_node::index::RecordIndex;
 use braid_node::replication::{GroupReplica, State, checkpoint_state};
-use braid_stream::catalog::Catalog;
+use braid_stream::catalog::{Catalog, Stream};
 use braid_stream::ids::{GroupId, NodeId};
 
 use crate::checkers::Violation;
 use crate::checkers::agreement::{self, ReplicaFacts};
 use crate::checkers::members::Members;
+use crate::checkers::settings;
 use crate::world::World;
 
 /// Bytes of log read at a time.
@@ -67,6 +68,42 @@ pub async fn members(world: &World, nodes: &[u64]) -> Vec<Violation> {
         }
         time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Shards that do not have the settings of their stream, even after a minute.
+pub async fn settings(world: &World, nodes: &[u64]) -> Vec<Violation> {
+    let until = time::Instant::now() + CARRIED_OUT;
+    loop {
+        let differing = settings_now(world, nodes);
+        if differing.is_empty() || time::Instant::now() >= until {
+            return differing;
+        }
+        time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn settings_now(world: &World, nodes: &[u64]) -> Vec<Violation> {
+    let here: Vec<(u64, Arc<Node>)> = nodes.iter().filter_map(|n| Some((*n, world.node(*n)?))).collect();
+    let catalogs = here.iter().filter_map(|(_, node)| node.groups().catalog());
+    let Some(catalog) = catalogs.max_by_key(|catalog| *catalog.applied().borrow()) else { return Vec::new() };
+    let streams: Vec<Stream> = catalog.state(|catalog| catalog.streams().cloned().collect());
+    let mut wrong = Vec::new();
+    for (number, node) in &here {
+        let running = node.groups().all().into_iter().filter(|replica| replica.status().replica.running.is_ok());
+        for group in running.filter_map(|replica| node.groups().get(replica.id())) {
+            group.state(|group| {
+                for stream in &streams {
+                    let said = (stream.retention_ms, stream.limits.resolve());
+                    let other = group.shards_of(stream.id).find(|shard| (shard.retention_ms, shard.limits) != said);
+                    wrong.extend(other.map(|shard| {
+                        let has = format!("{:?}", (shard.retention_ms, shard.limits));
+                        settings::violation(*number, &shard.id.to_string(), &has, &format!("{said:?}"))
+                    }));
+                }
+            });
+        }
+    }
+    wrong
 }
 
 /// The first nodes of the three zones: founders are numbered zone by zone in turn.
@@ -171,7 +208,9 @@ async fn replica_facts(
     if log.purged() != purged || log.last_id() != end || replica.status().replica.running.is_err() {
         return None;
     }
-    checkpoints.retain(|(last, _)| applied.is_some_and(|applied| last.index <= applied));
+    // A purge is recorded before the checkpoints below it are removed.
+    let is_left = |last: &LogId| purged.is_none_or(|purged| last.index >= purged.index);
+    checkpoints.retain(|(last, _)| is_left(last) && applied.is_some_and(|applied| last.index <= applied));
     let group = replica.id().0;
     Some(match &state {
         State::Data(data) => {

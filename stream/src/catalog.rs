@@ -226,7 +226,7 @@ impl Catalog {
         let mut load: BTreeMap<GroupId, u32> = self.groups.keys().map(|&id| (id, 0)).collect();
         let steps = self.changes.values().flat_map(|change| match change {
             Change::Reshard(steps) => &steps[..],
-            Change::Settings => &[],
+            Change::Settings { .. } => &[],
         });
         let coming = steps.flat_map(|step| step.children.values());
         for shard in self.streams.values().flat_map(|it| it.shards.values()).chain(coming) {
@@ -248,17 +248,8 @@ impl Catalog {
             CatalogCommand::DeleteStream(it) => self.delete_stream(&it.name)?,
             CatalogCommand::StreamDropped(it) => self.stream_dropped(it.stream)?,
             CatalogCommand::ReplaceNode(it) => self.replace_node(it)?,
-            CatalogCommand::SetRetention(it) => {
-                self.check_retention(it.retention_ms)?;
-                self.set(it.stream, |stream| stream.retention_ms = it.retention_ms)?;
-                CatalogReply::StreamUpdating { stream: it.stream }
-            }
-            CatalogCommand::SetLimits(it) => {
-                it.limits.check().map_err(StreamError::Limit)?;
-                self.set(it.stream, |stream| stream.limits = it.limits)?;
-                CatalogReply::StreamUpdating { stream: it.stream }
-            }
-            CatalogCommand::SettingsTold(it) => self.settings_told(it.stream)?,
+            CatalogCommand::SetSettings(it) => self.set_settings(it)?,
+            CatalogCommand::SettingsTold(it) => self.settings_told(it)?,
             CatalogCommand::BeginReshard(it) => self.begin_reshard(it)?,
             CatalogCommand::CommitReshard(it) => self.commit_reshard(it)?,
         };

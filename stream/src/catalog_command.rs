@@ -24,12 +24,12 @@ const TAG_CREATE_STREAM: u8 = 4;
 const TAG_STREAM_OPENED: u8 = 5;
 const TAG_DELETE_STREAM: u8 = 6;
 const TAG_STREAM_DROPPED: u8 = 7;
-const TAG_SET_RETENTION: u8 = 8;
-const TAG_SET_LIMITS: u8 = 9;
+// 8 and 9 were two commands in place of SetSettings, and never proposed.
 const TAG_REPLACE_NODE: u8 = 10;
 const TAG_BEGIN_RESHARD: u8 = 11;
 const TAG_COMMIT_RESHARD: u8 = 12;
 const TAG_SETTINGS_TOLD: u8 = 13;
+const TAG_SET_SETTINGS: u8 = 14;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -40,8 +40,7 @@ pub enum CatalogCommand {
     StreamOpened(StreamOpened),
     DeleteStream(DeleteStream),
     StreamDropped(StreamDropped),
-    SetRetention(SetRetention),
-    SetLimits(SetLimits),
+    SetSettings(SetSettings),
     ReplaceNode(ReplaceNode),
     BeginReshard(BeginReshard),
     CommitReshard(CommitReshard),
@@ -104,18 +103,12 @@ pub struct StreamDropped {
     pub stream: StreamId,
 }
 
-/// Sets an ACTIVE stream's retention; it is UPDATING until its groups know.
+/// Changes what a stream sets; it is UPDATING until its groups know. `None` leaves that as it is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SetRetention {
+pub struct SetSettings {
     pub stream: StreamId,
-    pub retention_ms: u64,
-}
-
-/// Sets an ACTIVE stream's limits; it is UPDATING until its groups know.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SetLimits {
-    pub stream: StreamId,
-    pub limits: LimitOverrides,
+    pub retention_ms: Option<u64>,
+    pub limits: Option<LimitOverrides>,
 }
 
 /// Gives every replica of one node to another in the same zone: the old one is gone for good, the
@@ -166,6 +159,8 @@ pub struct SealedParent {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SettingsTold {
     pub stream: StreamId,
+    /// Those of this revision: others may have been set meanwhile.
+    pub revision: u64,
 }
 
 impl CatalogCommand {
@@ -179,8 +174,7 @@ impl CatalogCommand {
             CatalogCommand::StreamOpened(it) => versioned::encode(&[VERSION, TAG_STREAM_OPENED], it),
             CatalogCommand::DeleteStream(it) => versioned::encode(&[VERSION, TAG_DELETE_STREAM], it),
             CatalogCommand::StreamDropped(it) => versioned::encode(&[VERSION, TAG_STREAM_DROPPED], it),
-            CatalogCommand::SetRetention(it) => versioned::encode(&[VERSION, TAG_SET_RETENTION], it),
-            CatalogCommand::SetLimits(it) => versioned::encode(&[VERSION, TAG_SET_LIMITS], it),
+            CatalogCommand::SetSettings(it) => versioned::encode(&[VERSION, TAG_SET_SETTINGS], it),
             CatalogCommand::ReplaceNode(it) => versioned::encode(&[VERSION, TAG_REPLACE_NODE], it),
             CatalogCommand::BeginReshard(it) => versioned::encode(&[VERSION, TAG_BEGIN_RESHARD], it),
             CatalogCommand::CommitReshard(it) => versioned::encode(&[VERSION, TAG_COMMIT_RESHARD], it),
@@ -203,8 +197,7 @@ impl CatalogCommand {
             TAG_STREAM_OPENED => CatalogCommand::StreamOpened(versioned::decode_body(body)?),
             TAG_DELETE_STREAM => CatalogCommand::DeleteStream(versioned::decode_body(body)?),
             TAG_STREAM_DROPPED => CatalogCommand::StreamDropped(versioned::decode_body(body)?),
-            TAG_SET_RETENTION => CatalogCommand::SetRetention(versioned::decode_body(body)?),
-            TAG_SET_LIMITS => CatalogCommand::SetLimits(versioned::decode_body(body)?),
+            TAG_SET_SETTINGS => CatalogCommand::SetSettings(versioned::decode_body(body)?),
             TAG_REPLACE_NODE => CatalogCommand::ReplaceNode(versioned::decode_body(body)?),
             TAG_BEGIN_RESHARD => CatalogCommand::BeginReshard(versioned::decode_body(body)?),
             TAG_COMMIT_RESHARD => CatalogCommand::CommitReshard(versioned::decode_body(body)?),

@@ -22,8 +22,8 @@ const TAG_OPEN_SHARDS: u8 = 2;
 const TAG_DROP_STREAM: u8 = 3;
 const TAG_SEAL_SHARD: u8 = 4;
 const TAG_TRIM: u8 = 5;
-const TAG_SET_RETENTION: u8 = 6;
-const TAG_SET_LIMITS: u8 = 7;
+// 6 and 7 were two commands in place of SetSettings, and never proposed.
+const TAG_SET_SETTINGS: u8 = 8;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupCommand {
@@ -32,8 +32,7 @@ pub enum GroupCommand {
     DropStream(DropStream),
     SealShard(SealShard),
     Trim(Trim),
-    SetRetention(SetRetention),
-    SetLimits(SetLimits),
+    SetSettings(SetSettings),
 }
 
 /// Opens shards here; all of them or none. Repeating it changes nothing.
@@ -79,15 +78,14 @@ pub struct ShardTrim {
     pub below: Offset,
 }
 
+/// What a stream's shards here keep and take from now on, unless a newer revision was told before: a command may come
+/// late, from a leader of the catalog that was.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SetRetention {
+pub struct SetSettings {
     pub stream: StreamId,
+    /// The catalog's revision that decided it.
+    pub revision: u64,
     pub retention_ms: u64,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SetLimits {
-    pub stream: StreamId,
     pub limits: Limits,
 }
 
@@ -100,8 +98,7 @@ impl GroupCommand {
             GroupCommand::DropStream(it) => versioned::encode(&[VERSION, TAG_DROP_STREAM], it),
             GroupCommand::SealShard(it) => versioned::encode(&[VERSION, TAG_SEAL_SHARD], it),
             GroupCommand::Trim(it) => versioned::encode(&[VERSION, TAG_TRIM], it),
-            GroupCommand::SetRetention(it) => versioned::encode(&[VERSION, TAG_SET_RETENTION], it),
-            GroupCommand::SetLimits(it) => versioned::encode(&[VERSION, TAG_SET_LIMITS], it),
+            GroupCommand::SetSettings(it) => versioned::encode(&[VERSION, TAG_SET_SETTINGS], it),
         };
         Bytes::from(encoded)
     }
@@ -123,8 +120,7 @@ impl GroupCommand {
             TAG_DROP_STREAM => GroupCommand::DropStream(versioned::decode_body(body)?),
             TAG_SEAL_SHARD => GroupCommand::SealShard(versioned::decode_body(body)?),
             TAG_TRIM => GroupCommand::Trim(versioned::decode_body(body)?),
-            TAG_SET_RETENTION => GroupCommand::SetRetention(versioned::decode_body(body)?),
-            TAG_SET_LIMITS => GroupCommand::SetLimits(versioned::decode_body(body)?),
+            TAG_SET_SETTINGS => GroupCommand::SetSettings(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

@@ -22,7 +22,7 @@ pub use check::Violation;
 pub use refused::{OpenRefused, Refused, SealRefused, TrimRefused};
 
 use crate::batch::{BatchView, Slice};
-use crate::command::{GroupCommand, OpenShards, SealShard, ShardTrim, Trim};
+use crate::command::{GroupCommand, OpenShards, SealShard, SetSettings, ShardTrim, Trim};
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, Offset, ShardId, StreamId};
 use crate::limits::{DROPPED_MS, TIME_MS_MAX};
@@ -30,7 +30,10 @@ use crate::sequence::SECOND_MAX;
 use crate::shard::{Shard, ShardSpec, ShardState};
 use crate::versioned::{self, DecodeError};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// As version 2, without the settings' revisions at its end.
+const VERSION_WITHOUT_SETTINGS: u8 = 1;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Group {
@@ -44,6 +47,8 @@ pub struct Group {
     shards: BTreeMap<ShardId, Shard>,
     /// Streams that were dropped, and when: a late `OpenShards` must not bring one back.
     dropped: BTreeMap<StreamId, u64>,
+    /// Streams whose settings changed: the newest revision that was told.
+    settings: BTreeMap<StreamId, u64>,
 }
 
 /// What a command did.
@@ -56,12 +61,8 @@ pub enum Applied {
     Dropped(Vec<ShardId>),
     Sealed(Result<Sealed, SealRefused>),
     Trimmed(Result<Trimmed, TrimRefused>),
-    /// How many shards now have the retention.
-    RetentionSet {
-        shards: usize,
-    },
-    /// How many shards now have the limits.
-    LimitsSet {
+    /// How many shards have other settings now.
+    SettingsSet {
         shards: usize,
     },
 }
@@ -114,6 +115,7 @@ impl Group {
             trimmed_through: None,
             shards: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            settings: BTreeMap::new(),
         }
     }
 
@@ -174,12 +176,7 @@ impl Group {
                 reachable!(Mark::AppliedTrim);
                 Applied::Trimmed(self.trim(log_index, it))
             }
-            GroupCommand::SetRetention(it) => {
-                Applied::RetentionSet { shards: self.set(it.stream, |shard| shard.retention_ms = it.retention_ms) }
-            }
-            GroupCommand::SetLimits(it) => {
-                Applied::LimitsSet { shards: self.set(it.stream, |shard| shard.limits = it.limits) }
-            }
+            GroupCommand::SetSettings(it) => Applied::SettingsSet { shards: self.set(it) },
         }
     }
 
@@ -195,7 +192,11 @@ impl Group {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Group, DecodeError> {
-        versioned::decode(VERSION, bytes)
+        match bytes.split_first() {
+            // The settings' revisions are the last field: none.
+            Some((&VERSION_WITHOUT_SETTINGS, body)) => versioned::decode_body(&[body, &[0]].concat()),
+            _ => versioned::decode(VERSION, bytes),
+        }
     }
 
     fn advance_time(&mut self, stamped_ms: u64) -> u64 {
@@ -295,6 +296,7 @@ impl Group {
     fn drop_stream(&mut self, stream: StreamId, at_ms: u64) -> Vec<ShardId> {
         let at_ms = self.advance_time(at_ms);
         self.dropped.entry(stream).or_insert(at_ms);
+        self.settings.remove(&stream);
         let mut gone: Vec<ShardId> = self.shards_of(stream).map(|shard| shard.id).collect();
         if planted(Bug::DropLeavesShard) && gone.len() > 1 {
             gone.pop();
@@ -363,10 +365,16 @@ impl Group {
         Ok(Trimmed { through: self.trimmed_through, shards: moved })
     }
 
-    fn set(&mut self, stream: StreamId, change: impl Fn(&mut Shard)) -> usize {
+    fn set(&mut self, command: &SetSettings) -> usize {
+        let stream = command.stream;
+        let known = self.settings.get(&stream).copied();
+        if self.dropped.contains_key(&stream) || known >= Some(command.revision) {
+            return 0;
+        }
+        self.settings.insert(stream, command.revision);
         let bound = |index| ShardId { stream, index };
-        let shards = self.shards.range_mut(bound(0)..=bound(u32::MAX));
-        shards.map(|(_, shard)| change(shard)).count()
+        let shards = self.shards.range_mut(bound(0)..=bound(u32::MAX)).map(|(_, shard)| shard);
+        shards.map(|shard| (shard.retention_ms, shard.limits) = (command.retention_ms, command.limits)).count()
     }
 }
 

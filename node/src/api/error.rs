@@ -8,7 +8,7 @@ use std::time::Duration;
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::google_rpc;
 use braid_proto::v1::{ErrorDetail, ErrorReason as Reason, Outcome, ShardLimit};
-use braid_stream::catalog::{CatalogError, GroupError, NodeError, StreamError, StreamStatus};
+use braid_stream::catalog::{CatalogError, GroupError, NodeError, ReshardError, StreamError, StreamStatus};
 use braid_stream::group::Refused;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::iterator::TokenError;
@@ -405,7 +405,18 @@ fn of_catalog(error: &CatalogError) -> Explained {
             }
             StreamError::Shards { .. } => invalid("shard_count"),
             StreamError::Retention { .. } => invalid("retention_ms"),
-            StreamError::Limit(_) => invalid("max_record_bytes"),
+            StreamError::Limit(error) => invalid(match error.limit {
+                "record_bytes_max" => "max_record_bytes",
+                limit => limit,
+            }),
+            StreamError::Reshard(it) => match it {
+                ReshardError::NoSuchShard { .. } => refused(Code::NotFound, Reason::ShardNotFound),
+                ReshardError::Closed { .. } => refused(Code::FailedPrecondition, Reason::ShardClosed),
+                ReshardError::SplitKey { .. } => invalid("new_starting_hash_key"),
+                ReshardError::NotAdjacent { .. } | ReshardError::Twice { .. } => invalid("adjacent_shard_to_merge"),
+                ReshardError::Exhausted { .. } => refused(Code::ResourceExhausted, Reason::LimitExceeded),
+                ReshardError::Nothing | ReshardError::NoSuchStep { .. } => refused(Code::Internal, Reason::Internal),
+            },
             StreamError::NoGroups => refused(Code::Unavailable, Reason::NoLeader).retry(1_000),
             StreamError::TooMany => refused(Code::ResourceExhausted, Reason::LimitExceeded),
         },

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use braid_env::time;
+use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::v1;
 use braid_stream::catalog::TokenKey;
@@ -19,19 +19,46 @@ use tonic::Status;
 
 use super::error::ApiError;
 use super::{Call, Service, wire};
-use crate::read::subscribe::{Interrupted, subscribe};
+use crate::read::subscribe::{Event, Interrupted, subscribe};
 use crate::read::{Budget, Extent, GroupReader, ReadError};
 use crate::replication::ProposeError;
 use crate::routing::forward::request;
-use crate::routing::{RouteError, StreamRoutes};
+use crate::routing::{RouteError, Router, StreamRoutes};
 use crate::throttle::ShardFacts;
 
 /// How long a leader may take to make sure that it leads; a round trip to another zone, unless it
 /// is cut off.
 const CONFIRM: Duration = Duration::from_secs(2);
 
+/// How long a reader at the end of a shard that was just closed waits for its children.
+const CHILDREN: Duration = Duration::from_secs(2);
+
 /// The events of a subscription, from here or from another node.
 pub type Events = Pin<Box<dyn Stream<Item = Result<v1::SubscribeToShardEvent, Status>> + Send>>;
+
+/// An event as a subscriber is told of it. One at the end of a shard that was just closed waits for its children; if
+/// they are not known in time, the subscription is interrupted, and goes on later.
+async fn told(
+    event: Result<Event, Interrupted>,
+    router: &Router,
+    group: GroupId,
+    shard: ShardId,
+) -> Result<v1::SubscribeToShardEvent, ApiError> {
+    match event {
+        Ok(event) => {
+            let children = event.ended.as_deref().unwrap_or_default();
+            match router.routes_with(shard, children, Instant::now() + CHILDREN).await {
+                Some(routes) => Ok(wire::event(event, &routes)),
+                None => Err(ApiError::NotLeader { group, leader: None }),
+            }
+        }
+        Err(Interrupted::NotLeader(leader)) => {
+            let leader = leader.and_then(|node| router.client_address(node));
+            Err(ApiError::NotLeader { group, leader })
+        }
+        Err(Interrupted::Read(error)) => Err(ApiError::Read { group, error: Arc::new(error) }),
+    }
+}
 
 /// The shard a read is for.
 struct Subject {
@@ -126,16 +153,24 @@ impl Service {
             Position::Time(ms) => reader.position(subject.shard, IteratorKind::AtTimestamp(ms)).map_err(failed)?,
         };
         let batch = reader.read(subject.shard, from, Budget::of(limit, GET_BYTES_MAX)).await.map_err(failed)?;
+        // A shard that was just closed goes on until its children are known: a reader is told of them at its end.
+        let children = match &batch.ended {
+            None => None,
+            Some(indexes) => {
+                let routes = self.router.routes_with(subject.shard, indexes, Instant::now() + CHILDREN).await;
+                routes.map(|routes| wire::children(&routes, indexes))
+            }
+        };
         let behind_ms = batch.behind_ms(self.clock.now_ms());
         let count = batch.records.len() as u64;
         self.throttle.read_done(&reader.group, subject.shard, count, batch.bytes, behind_ms);
         Ok(v1::GetRecordsResponse {
-            next_shard_iterator: match batch.ended {
+            next_shard_iterator: match children {
                 Some(_) => String::new(),
                 None => self.token(subject.shard, batch.next)?,
             },
             millis_behind_latest: behind_ms,
-            child_shards: wire::children(&subject.routes, batch.ended.as_deref().unwrap_or_default()),
+            child_shards: children.unwrap_or_default(),
             records: batch.records.into_iter().map(wire::stored_record).collect(),
         })
     }
@@ -185,21 +220,15 @@ impl Service {
         let from = self.begin(&reader, subject.shard, kind, wire::SUBSCRIPTION_START).await?;
         let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
             .map_err(|error| self.read_failed(group, error))?;
-        let (routes, router, shard) = (subject.routes.clone(), self.router.clone(), subject.shard);
-        let series = self.metrics.shards.get(shard, routes.stream.name.as_str());
-        Ok(Box::pin(events.map(move |event| match event {
-            Ok(event) => {
+        let (router, shard) = (self.router.clone(), subject.shard);
+        let series = self.metrics.shards.get(shard, subject.routes.stream.name.as_str());
+        Ok(Box::pin(events.then(move |event| {
+            if let Ok(event) = &event {
                 let bytes = event.records.iter().map(|it| it.record.size()).sum();
                 series.outgoing(event.records.len() as u64, bytes, event.behind_ms);
-                // Children of a shard that was split since are in a newer catalog.
-                let now = router.stream_of(shard).unwrap_or_else(|_| routes.clone());
-                Ok(wire::event(event, &now))
             }
-            Err(Interrupted::NotLeader(leader)) => {
-                let leader = leader.and_then(|node| router.client_address(node));
-                Err(ApiError::NotLeader { group, leader }.into())
-            }
-            Err(Interrupted::Read(error)) => Err(ApiError::Read { group, error: Arc::new(error) }.into()),
+            let router = router.clone();
+            async move { told(event, &router, group, shard).await.map_err(Status::from) }
         })))
     }
 

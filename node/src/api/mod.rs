@@ -17,6 +17,7 @@ mod get;
 mod leader;
 mod page;
 mod put;
+mod reshard;
 mod server;
 mod streams;
 mod wire;
@@ -145,6 +146,30 @@ impl Braid for Service {
     ) -> Result<Response<v1::DeleteStreamResponse>, Status> {
         let call = self.call(&request);
         answer(self.delete(request.get_ref(), &call).await)
+    }
+
+    async fn update_stream(
+        &self,
+        request: Request<v1::UpdateStreamRequest>,
+    ) -> Result<Response<v1::UpdateStreamResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.update(request.get_ref(), &call).await)
+    }
+
+    async fn split_shard(
+        &self,
+        request: Request<v1::SplitShardRequest>,
+    ) -> Result<Response<v1::SplitShardResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.split(request.get_ref(), &call).await)
+    }
+
+    async fn merge_shards(
+        &self,
+        request: Request<v1::MergeShardsRequest>,
+    ) -> Result<Response<v1::MergeShardsResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.merge(request.get_ref(), &call).await)
     }
 
     async fn describe_stream(

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  records ─▶ by group ─┬─▶ group led here: throttle ─▶ GroupHandle::append
-//!                       └─▶ group led there: PutRecords to that node, once
+//!      ▲                └─▶ group led there: PutRecords to that node, once
+//!      └── refused by a shard that was just closed: wait for its children
 //! ```
 //!
 //! Invariant: a record is sent again only after a certain "not appended". Records of one shard keep
@@ -10,9 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use braid_env::task;
-use braid_env::time::Instant;
+use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_proto::v1;
 use braid_stream::ids::{GroupId, ShardId};
@@ -30,6 +32,13 @@ use crate::routing::{LEADER_WAIT, StreamRoutes, Target};
 use crate::throttle::ShardFacts;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_transport::Channel;
+
+/// How long records of a shard that was just closed wait for its children: far longer than a split or merge takes
+/// when all is well, shorter than a client's patience.
+const RESHARD_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a node is given that has not heard of a split or merge yet, before it is asked again.
+const BEHIND: Duration = Duration::from_millis(10);
 
 /// One record of a call and its place there.
 #[derive(Clone)]
@@ -59,20 +68,58 @@ impl Service {
     ) -> Result<Vec<Verdict>, ApiError> {
         let routes = self.router.serving_stream(name).await?;
         wire::check_records(&records, &routes.limits)?;
-        let mut by_group: BTreeMap<GroupId, Vec<Item>> = BTreeMap::new();
-        let count = records.len();
-        for (nth, record) in records.into_iter().enumerate() {
-            let route = routes.map.lookup(record.hash_key());
-            by_group.entry(route.group).or_default().push(Item { nth, shard: route.shard, record });
+        let mut put = Put { routes, keep_order, call };
+        let mut judged: Judged = Vec::with_capacity(records.len());
+        let mut held: Vec<usize> = (0..records.len()).collect();
+        let until = call.deadline.min(Instant::now() + RESHARD_WAIT);
+        loop {
+            let mut by_group: BTreeMap<GroupId, Vec<Item>> = BTreeMap::new();
+            for nth in held {
+                let record = records[nth].clone();
+                let route = put.routes.map.lookup(record.hash_key());
+                by_group.entry(route.group).or_default().push(Item { nth, shard: route.shard, record });
+            }
+            let groups = by_group.into_iter().map(|(group, items)| self.put_group(&put, group, items));
+            let round: Judged = join_all(groups).await.into_iter().flatten().collect();
+            // What a shard refused that was just closed waits for its children, and goes to them.
+            let may_wait = !call.forwarded && Instant::now() < until;
+            let (moved, settled): (Judged, Judged) =
+                round.into_iter().partition(|(_, verdict)| may_wait && is_moved(verdict));
+            judged.extend(settled);
+            if moved.is_empty() {
+                break;
+            }
+            reachable!(Mark::PutHeld);
+            match self.follow(&put.routes, &moved, until).await {
+                Some(routes) => put.routes = routes,
+                None => {
+                    judged.extend(moved);
+                    break;
+                }
+            }
+            held = moved.into_iter().map(|(nth, _)| nth).collect();
+            // In the order of the call.
+            held.sort_unstable();
+            if planted(Bug::HeldReordered) {
+                held.reverse();
+            }
         }
-        let put = Put { routes, keep_order, call };
-        let groups = by_group.into_iter().map(|(group, items)| self.put_group(&put, group, items));
-        let mut judged: Judged = join_all(groups).await.into_iter().flatten().collect();
         if !planted(Bug::VerdictsShifted) {
             judged.sort_unstable_by_key(|(nth, _)| *nth);
         }
-        assert!(judged.len() == count, "every record has one verdict");
+        assert!(judged.len() == records.len(), "every record has one verdict");
         Ok(judged.into_iter().map(|(_, verdict)| verdict).collect())
+    }
+
+    /// The routes to try next for records that closed shards refused; `None` if there are none in time.
+    async fn follow(&self, routes: &Arc<StreamRoutes>, moved: &Judged, until: Instant) -> Option<Arc<StreamRoutes>> {
+        let is_open = |shard: ShardId| routes.shard(shard).is_some_and(|it| it.is_open());
+        if moved.iter().any(|(_, verdict)| is_open(verdict.shard)) {
+            return self.router.newer_routes(routes, until).await;
+        }
+        // Another node is behind this one.
+        time::sleep(BEHIND).await;
+        Some(routes.clone())
     }
 
     /// One group's records: to its leader, and again to the next leader what certainly was not
@@ -254,6 +301,12 @@ fn number_of(put: &Put<'_>, shard: ShardId, outcome: AppendOutcome) -> Result<Se
         }
         AppendOutcome::Refused(refused) => Err(ApiError::Refused(refused).explain()),
     }
+}
+
+/// Whether a record was certainly not appended, since its shard was split or merged meanwhile.
+fn is_moved(verdict: &Verdict) -> bool {
+    let reason = verdict.outcome.as_ref().err().map(|why| why.detail.reason());
+    matches!(reason, Some(v1::ErrorReason::ShardClosed | v1::ErrorReason::WrongRange))
 }
 
 fn failed(item: &Item, why: &Explained) -> (usize, Verdict) {

@@ -6,7 +6,7 @@
 
 use braid_proto::v1;
 use braid_stream::catalog::{StreamMode, StreamShard};
-use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream};
+use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetSettings};
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::limits::LimitOverrides;
 use braid_stream::shard::ShardState;
@@ -66,6 +66,30 @@ impl Service {
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
             client.delete_stream(request(message.clone(), Some(call.deadline))).await
+        })
+        .await
+    }
+
+    pub(super) async fn update(
+        &self,
+        message: &v1::UpdateStreamRequest,
+        call: &Call,
+    ) -> Result<v1::UpdateStreamResponse, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
+        let retention_ms = Some(message.retention_ms).filter(|ms| *ms > 0);
+        let limits = message.limits.as_ref().map(wire::limit_overrides);
+        if retention_ms.is_none() && limits.is_none() {
+            return Err(ApiError::invalid("retention_ms", "is 0 and limits are absent: nothing to change"));
+        }
+        let here = || async {
+            self.router.confirm_catalog().await?;
+            let stream = self.router.stream(&name)?.stream.id;
+            let command = CatalogCommand::SetSettings(SetSettings { stream, retention_ms, limits });
+            self.propose_to_catalog(command).await?;
+            Ok(v1::UpdateStreamResponse {})
+        };
+        self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
+            client.update_stream(request(message.clone(), Some(call.deadline))).await
         })
         .await
     }

@@ -7,7 +7,7 @@ use braid_stream::catalog::{StreamShard, StreamStatus};
 use braid_stream::hash::{HashKey, HashRange};
 use braid_stream::ids::{Offset, ShardId};
 use braid_stream::iterator::IteratorKind;
-use braid_stream::limits::Limits;
+use braid_stream::limits::{LimitOverrides, Limits};
 use braid_stream::name::{PartitionKey, StreamName};
 use braid_stream::record::{Record, RequestError, check_request};
 use braid_stream::sequence::{SECOND_MAX, SequenceNumber};
@@ -37,7 +37,12 @@ pub fn stream_name(text: &str) -> Result<StreamName, ApiError> {
 
 /// A shard's name, for a shard of the stream.
 pub fn shard_id(routes: &StreamRoutes, text: &str) -> Result<ShardId, ApiError> {
-    let shard = ShardId::parse(routes.stream.id, text).map_err(|e| ApiError::invalid("shard_id", e))?;
+    shard_id_in(routes, "shard_id", text)
+}
+
+/// As [`shard_id`], in another field.
+pub fn shard_id_in(routes: &StreamRoutes, field: &'static str, text: &str) -> Result<ShardId, ApiError> {
+    let shard = ShardId::parse(routes.stream.id, text).map_err(|e| ApiError::invalid(field, e))?;
     match routes.shard(shard) {
         Some(_) => Ok(shard),
         None => Err(ApiError::NoSuchShardName(format!("stream {} has no shard {text}", routes.stream.name))),
@@ -106,8 +111,22 @@ pub fn iterator_kind(
     }
 }
 
-/// What another node answered of one record; `shard` is where it was sent.
-pub fn verdict_from_wire(shard: ShardId, it: v1::PutRecordsResultEntry) -> Verdict {
+/// What a stream sets differently; 0 follows the default.
+pub fn limit_overrides(it: &v1::StreamLimits) -> LimitOverrides {
+    let set = |value: u64| (value > 0).then_some(value);
+    LimitOverrides {
+        write_bytes_per_s: set(it.write_bytes_per_s),
+        write_records_per_s: set(it.write_records_per_s),
+        read_bytes_per_s: set(it.read_bytes_per_s),
+        read_calls_per_s: set(it.read_calls_per_s),
+        record_bytes_max: set(it.max_record_bytes),
+    }
+}
+
+/// What another node answered of one record; `sent` is where it was sent: that node may know of a split or merge that
+/// this one has not heard of, or the other way round.
+pub fn verdict_from_wire(sent: ShardId, it: v1::PutRecordsResultEntry) -> Verdict {
+    let shard = ShardId::parse(sent.stream, &it.shard_id).unwrap_or(sent);
     let unknown = |text: String| {
         ApiError::Unknown { why: format!("the leader's node answered what cannot be read: {text}") }.explain()
     };
@@ -254,5 +273,12 @@ pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
         open_shard_count: count(it.shards.values().filter(|shard| shard.is_open()).count()),
         shard_count: count(it.shards.len()),
         max_record_bytes: u32::try_from(routes.limits.record_bytes_max).unwrap_or(u32::MAX),
+        limits: Some(v1::StreamLimits {
+            write_bytes_per_s: routes.limits.write_bytes_per_s,
+            write_records_per_s: routes.limits.write_records_per_s,
+            read_bytes_per_s: routes.limits.read_bytes_per_s,
+            read_calls_per_s: routes.limits.read_calls_per_s,
+            max_record_bytes: routes.limits.record_bytes_max,
+        }),
     }
 }

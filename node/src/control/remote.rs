@@ -8,8 +8,8 @@ use std::time::Duration;
 use braid_probe::{Bug, planted};
 use braid_proto::peer::Kind;
 use braid_stream::command::GroupCommand;
-use braid_stream::group::Applied;
-use braid_stream::ids::{GroupId, NodeId};
+use braid_stream::group::{Applied, Sealed};
+use braid_stream::ids::{GroupId, NodeId, Offset};
 use bytes::Bytes;
 
 use crate::peer::{Lane, Links};
@@ -33,6 +33,40 @@ impl fmt::Display for RemoteError {
 
 impl std::error::Error for RemoteError {}
 
+/// What an accepted command did, as far as whoever proposed it has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// A shard is sealed.
+    Sealed(Sealed),
+}
+
+impl Outcome {
+    /// Nothing, or the sealing time and how many records there were (both little-endian, 8 bytes).
+    fn encode(&self) -> Bytes {
+        match self {
+            Outcome::Done => Bytes::new(),
+            Outcome::Sealed(Sealed { last, at_ms }) => {
+                let count = last.map_or(0, |last| last.0 + 1);
+                Bytes::from([at_ms.to_le_bytes(), count.to_le_bytes()].concat())
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Outcome, String> {
+        let number = |at: &[u8]| at.try_into().map(u64::from_le_bytes).expect("eight bytes");
+        match bytes.len() {
+            0 => Ok(Outcome::Done),
+            16 => {
+                let (at_ms, count) = (number(&bytes[..8]), number(&bytes[8..]));
+                Ok(Outcome::Sealed(Sealed { last: count.checked_sub(1).map(Offset), at_ms }))
+            }
+            len => Err(format!("{len} bytes are no outcome of a command: 0 or 16 are")),
+        }
+    }
+}
+
 /// Proposes `command` to `group`, whose replicas are on `replicas`; returns once it is applied on
 /// the leader.
 pub async fn propose_to_group(
@@ -41,7 +75,7 @@ pub async fn propose_to_group(
     group: GroupId,
     replicas: &[NodeId],
     command: GroupCommand,
-) -> Result<(), RemoteError> {
+) -> Result<Outcome, RemoteError> {
     let me = links.directory().me().node;
     let local = groups.get(group);
     let leader = local.as_ref().and_then(|g| g.leader());
@@ -57,7 +91,7 @@ pub async fn propose_to_group(
     let mut why = "no replica is known".to_string();
     for target in targets {
         match links.call(target.0, Lane::Control, group.0, Kind::Propose, body.clone(), DEADLINE).await {
-            Ok(_) => return Ok(()),
+            Ok(body) => return Outcome::decode(&body).map_err(|why| RemoteError { group, why }),
             Err(e) => why = format!("node {}: {e}", target.0),
         }
     }
@@ -68,16 +102,32 @@ pub async fn propose_to_group(
 pub(crate) async fn on_propose(groups: &Groups, group: u32, body: Bytes) -> Result<Bytes, String> {
     let handle = groups.get(GroupId(group)).ok_or_else(|| format!("group {group} has no replica on this node"))?;
     let command = GroupCommand::decode(body).map_err(|e| e.to_string())?;
-    carried_out(handle.propose(command).await).map(|()| Bytes::new())
+    carried_out(handle.propose(command).await).map(|outcome| outcome.encode())
 }
 
 /// A command that was applied may still have been refused by the group's own rules.
-fn carried_out(outcome: Result<Applied, ProposeError>) -> Result<(), String> {
+fn carried_out(outcome: Result<Applied, ProposeError>) -> Result<Outcome, String> {
     match outcome {
         Ok(Applied::Opened(Err(refused))) if !planted(Bug::RefusedIsOpened) => {
             Err(format!("shards not opened: {refused}"))
         }
-        Ok(_) => Ok(()),
+        Ok(Applied::Sealed(Err(refused))) => Err(format!("shard not sealed: {refused}")),
+        Ok(Applied::Sealed(Ok(sealed))) => Ok(Outcome::Sealed(sealed)),
+        Ok(_) => Ok(Outcome::Done),
         Err(e) => Err(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_survive_their_way() {
+        let sealed = |last: Option<u64>| Outcome::Sealed(Sealed { last: last.map(Offset), at_ms: 1_234 });
+        for outcome in [Outcome::Done, sealed(None), sealed(Some(0)), sealed(Some(u64::MAX - 1))] {
+            assert_eq!(Outcome::decode(&outcome.encode()), Ok(outcome));
+        }
+        assert!(Outcome::decode(&[1, 2, 3]).is_err());
     }
 }

@@ -174,6 +174,11 @@ impl Extent {
     fn ended(&self, next: Offset) -> Option<Vec<u32>> {
         match &self.shard.state {
             ShardState::Closed { children, .. } if next >= self.shard.next => Some(children.clone()),
+            ShardState::Closed { children, .. }
+                if planted(Bug::EndBeforeLast) && next.advance(1) == self.shard.next =>
+            {
+                Some(children.clone())
+            }
             _ => None,
         }
     }

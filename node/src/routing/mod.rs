@@ -208,6 +208,35 @@ impl Router {
         }
     }
 
+    /// Other routes of the same stream than `old`, as soon as this node knows of a split or merge that `old` does not;
+    /// `None` if it does not until `until`, or the stream is gone.
+    pub async fn newer_routes(&self, old: &StreamRoutes, until: Instant) -> Option<Arc<StreamRoutes>> {
+        loop {
+            let mut changed = self.catalog().ok()?.applied();
+            let routes = self.stream(&old.stream.name).ok()?;
+            if routes.stream.id != old.stream.id || !routes.is_serving() {
+                return None;
+            }
+            if routes.map != old.map {
+                return Some(routes);
+            }
+            time::timeout_at(until, changed.changed()).await.ok()?.ok()?;
+        }
+    }
+
+    /// The stream's routes once all these shards of it are known here: children of one that was just closed. `None`
+    /// if they are not until `until`, or the stream is gone.
+    pub async fn routes_with(&self, shard: ShardId, children: &[u32], until: Instant) -> Option<Arc<StreamRoutes>> {
+        loop {
+            let mut changed = self.catalog().ok()?.applied();
+            let routes = self.stream_of(shard).ok()?;
+            if children.iter().all(|index| routes.stream.shards.contains_key(index)) {
+                return Some(routes);
+            }
+            time::timeout_at(until, changed.changed()).await.ok()?.ok()?;
+        }
+    }
+
     /// Makes sure that this node leads the catalog and has applied everything that was acknowledged.
     pub async fn confirm_catalog(&self) -> Result<(), RouteError> {
         if planted(Bug::AbsentOnBelief) {

@@ -18,14 +18,18 @@ impl Begin {
     pub fn of(history: &History, read: &Read) -> Option<Begin> {
         let begun = read.begun?;
         let view = history.certain(read.key.as_ref())?;
-        // The library's consumer reads children from their beginning, whatever it was told.
-        let parents = || view.facts.as_ref().is_some_and(|facts| !facts.parents.is_empty());
-        let kind = match read.how {
-            ReadKind::Consumer if parents() => IteratorKind::TrimHorizon,
-            _ => read.kind,
-        };
         let asked = (read.invoked, begun);
-        Some(match kind {
+        let parents = view.facts.as_ref().map_or(&[][..], |facts| &facts.parents[..]);
+        if read.how == ReadKind::Consumer && !parents.is_empty() {
+            // The library's consumer reads the children of what it has read from their beginning, whatever it was
+            // told. Of a shard that it was not seen to come to from a parent, which one it was is not known.
+            let came = history.reads.iter().any(|it| it.op == read.op && parents.contains(&it.shard));
+            return Some(match read.kind {
+                IteratorKind::Latest if !came => Begin { least: 0, most: view.next_at_most(asked.1) },
+                _ => Begin::at(0),
+            });
+        }
+        Some(match read.kind {
             IteratorKind::TrimHorizon => Begin::at(0),
             IteratorKind::AtSequence(number) => Begin::at(number.offset.0),
             IteratorKind::AfterSequence(number) => Begin::at(number.offset.0 + 1),

@@ -56,7 +56,7 @@ fn chain(history: &History, bounds: &Bounds, read: &Read) -> Option<Violation> {
         }
         if page.page.ended.is_some()
             && let Some(position) = position
-            && position < view.next()
+            && position.max(trimmed) < view.next()
         {
             let what = format!("the shard is said to end at offset {position}, and has {}", view.next() - 1);
             return Some(violation(page, what));

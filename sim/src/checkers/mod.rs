@@ -28,6 +28,7 @@ pub mod routing;
 pub mod sent;
 pub mod sequence;
 pub mod session;
+pub mod settings;
 pub mod streams;
 pub mod terms;
 pub mod timestamps;
@@ -105,14 +106,15 @@ impl Bounds {
         }
     }
 
-    /// How long a stream's records are kept at the least, for every life its name had.
+    /// How long a stream's records are kept at the least, for every life its name had and whatever was set.
     pub fn retention_of(&self, history: &History, stream: &str) -> u64 {
         let asked = history.creations(stream).filter_map(|create| match create.call {
             crate::history::Admin::Create { retention_ms, .. } => Some(retention_ms),
             _ => None,
         });
         let kept = asked.map(|ms| if ms == 0 { self.retention_ms } else { ms });
-        kept.min().unwrap_or(self.retention_ms)
+        // What was trimmed while it was shorter does not come back.
+        kept.chain(history.retentions(stream)).min().unwrap_or(self.retention_ms)
     }
 }
 
@@ -194,6 +196,7 @@ pub const INSIDE: &[(&str, &str)] = &[
     (durable::NAME, durable::PROMISE),
     (agreement::NAME, agreement::PROMISE),
     (members::NAME, members::PROMISE),
+    (settings::NAME, settings::PROMISE),
 ];
 
 /// What [`ALL`] find; of each at most so many that the last one says how many more there are.

@@ -59,11 +59,13 @@ fn judge(history: &History, bounds: &Bounds, name: &str, found: Option<&StreamFa
             let ([only], Some(_)) = (&creations[..], created) else { return None };
             let Admin::Create { shards, retention_ms, .. } = only.call else { return None };
             let retention_ms = if retention_ms == 0 { bounds.retention_ms } else { retention_ms };
-            // Splits and merges change the number of shards; nothing does so yet.
-            match (found.open_shards, found.retention_ms) == (shards, retention_ms) {
+            let mut kept = std::iter::once(retention_ms).chain(history.retentions(name));
+            let as_many = found.open_shards == shards || history.may_be_resharded(name);
+            match as_many && kept.any(|ms| ms == found.retention_ms) {
                 true => None,
                 false => violation(format!(
-                    "stream {name} was created with {shards} shards kept for {retention_ms} ms, and has {} kept for {} ms",
+                    "stream {name} was created with {shards} shards kept for {retention_ms} ms, and has {} kept for {} \
+                     ms, which nobody asked for",
                     found.open_shards, found.retention_ms
                 )),
             }

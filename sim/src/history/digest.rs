@@ -138,6 +138,9 @@ pub struct AdminOp {
 #[derive(Clone, Debug, Default)]
 pub struct Life {
     creations: Vec<usize>,
+    updates: Vec<usize>,
+    /// Splits and merges.
+    reshards: Vec<usize>,
     deletions: Vec<usize>,
 }
 
@@ -218,6 +221,20 @@ impl History {
         self.lives.get(stream).into_iter().flat_map(|life| &life.deletions).map(|nth| &self.admin[*nth])
     }
 
+    /// The retentions that a stream may have been given after its creation.
+    pub fn retentions<'a>(&'a self, stream: &str) -> impl Iterator<Item = u64> + use<'a> {
+        let updates = self.lives.get(stream).into_iter().flat_map(|life| &life.updates).map(|nth| &self.admin[*nth]);
+        updates.filter_map(|it| match it.call {
+            Admin::Update { retention_ms, .. } => Some(retention_ms),
+            _ => None,
+        })
+    }
+
+    /// Whether a shard of a stream may have been split or merged.
+    pub fn may_be_resharded(&self, stream: &str) -> bool {
+        self.lives.get(stream).is_some_and(|life| !life.reshards.is_empty())
+    }
+
     /// Every name that was asked to be created.
     pub fn stream_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.lives.keys()
@@ -265,6 +282,14 @@ impl History {
                 Admin::Create { stream, .. } => {
                     let life = self.lives.entry(stream.clone()).or_default();
                     life.creations.extend(it.may_be_done().then_some(nth));
+                }
+                Admin::Update { stream, .. } => {
+                    let life = self.lives.entry(stream.clone()).or_default();
+                    life.updates.extend(it.may_be_done().then_some(nth));
+                }
+                Admin::Split { stream, .. } | Admin::Merge { stream, .. } => {
+                    let life = self.lives.entry(stream.clone()).or_default();
+                    life.reshards.extend(it.may_be_done().then_some(nth));
                 }
                 Admin::Delete { stream } => {
                     let life = self.lives.entry(stream.clone()).or_default();

@@ -54,6 +54,10 @@ impl fmt::Display for Admin {
             Admin::Create { stream, shards, retention_ms } => {
                 write!(f, "create {stream} with {shards} shards, kept {retention_ms} ms")
             }
+            Admin::Update { stream, retention_ms } => write!(f, "keep {stream} for {retention_ms} ms"),
+            Admin::Split { stream, shard, at: Some(at) } => write!(f, "split {stream}/{shard} at {at}"),
+            Admin::Split { stream, shard, at: None } => write!(f, "split {stream}/{shard}"),
+            Admin::Merge { stream, shard, adjacent } => write!(f, "merge {stream}/{shard} with {adjacent}"),
             Admin::Delete { stream } => write!(f, "delete {stream}"),
             Admin::Describe { stream } => write!(f, "describe {stream}"),
             Admin::ListStreams => f.write_str("list streams"),

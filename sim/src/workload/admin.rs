@@ -1,18 +1,25 @@
-//! A client that describes, lists, moves leaderships, and lets streams come and go.
+//! A client that describes, lists, moves leaderships, changes settings, splits and merges, and lets streams come and go.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time::{self, Instant};
+use braid_stream::hash::HashKey;
 
 use super::node_client::{PutStyle, put_call};
 use super::records::Records;
 use super::spec::{AdminSpec, KeySpec, SizeSpec, StreamSpec};
 use super::{Actor, RETRY, create};
-use crate::history::{Admin, ClientId, Reason};
+use crate::history::{Admin, AdminDone, ClientId, Reason};
 
 /// How long one stream may take to come or to go, before the client turns to something else.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Open shards of a stream above which none is split.
+const OPEN_MAX: usize = 10;
+
+/// Retentions that streams are given.
+const RETENTIONS_MS: [u64; 4] = [12_000, 25_000, 60_000, 86_400_000];
 
 pub async fn work(mut actor: Actor, spec: AdminSpec, doomed: Vec<StreamSpec>) {
     let mut churned = 0;
@@ -27,6 +34,10 @@ pub async fn work(mut actor: Actor, spec: AdminSpec, doomed: Vec<StreamSpec>) {
         } else if roll < churn + doom && !doomed.is_empty() {
             let it = actor.dice.one_of(&doomed).clone();
             doom_stream(&mut actor, &it).await;
+        } else if roll < churn + doom + spec.update_percent {
+            update(&mut actor).await;
+        } else if roll < churn + doom + spec.update_percent + spec.reshard_percent {
+            reshard(&mut actor).await;
         } else {
             look(&mut actor).await;
         }
@@ -45,6 +56,47 @@ async fn look(actor: &mut Actor) {
     };
     let node = actor.node();
     // What it says is in the history.
+    let _ = actor.calls.admin(node, call).await;
+}
+
+/// Another retention for one of the streams, shorter or longer.
+async fn update(actor: &mut Actor) {
+    let stream = actor.dice.one_of(&actor.scene.streams.clone()).clone();
+    let retention_ms = *actor.dice.one_of(&RETENTIONS_MS);
+    let node = actor.node();
+    let _ = actor.calls.admin(node, Admin::Update { stream, retention_ms }).await;
+}
+
+/// Splits a shard, anywhere, or merges two that are adjacent.
+async fn reshard(actor: &mut Actor) {
+    let stream = actor.dice.one_of(&actor.scene.streams.clone()).clone();
+    let node = actor.node();
+    let listed = actor.calls.admin(node, Admin::ListShards { stream: stream.clone() }).await;
+    let Ok(AdminDone::Shards(listing)) = listed else { return };
+    let mut open: Vec<_> = listing.shards.into_iter().filter(|shard| shard.ending.is_none()).collect();
+    open.sort_by_key(|shard| shard.range.start());
+    if open.is_empty() {
+        return;
+    }
+    let node = actor.node();
+    let call = if open.len() > 1 && (open.len() >= OPEN_MAX || actor.dice.percent(40)) {
+        let nth = actor.dice.between(1, open.len() as u64 - 1) as usize;
+        let (lower, upper) = (open[nth - 1].name.clone(), open[nth].name.clone());
+        let (shard, adjacent) = if actor.dice.percent(50) { (lower, upper) } else { (upper, lower) };
+        Admin::Merge { stream, shard, adjacent }
+    } else {
+        let it = actor.dice.one_of(&open).clone();
+        let (start, end) = (it.range.start().0, it.range.end().0);
+        let within = u128::from(actor.dice.u64()) << 64 | u128::from(actor.dice.u64());
+        let at = match actor.dice.between(0, 9) {
+            0..=4 => None,
+            // Also where it may not be.
+            5 => Some(HashKey(start)),
+            6 => Some(HashKey(end)),
+            _ => Some(HashKey(start + within % (end - start).max(1))),
+        };
+        Admin::Split { stream, shard: it.name, at }
+    };
     let _ = actor.calls.admin(node, call).await;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use braid_env::task;
 use braid_env::time::{self, Instant};
-use braid_stream::{HashKey, IteratorKind};
+use braid_stream::{HashKey, IteratorKind, ShardId, StreamId};
 
 use super::node_client::{NodeClient, PutStyle, put_call};
 use super::records::Records;
@@ -141,10 +141,15 @@ impl Probe {
             }
             let node = node + attempt;
             match self.put(node, &stream, shard.range.start(), &mut records).await {
-                Some((value, number)) if self.reads(node + 1, &stream, &shard.name, value, number).await => {
-                    return self.note(&what, true);
+                Some((value, number)) => {
+                    // A child's, if the shard was split or merged meanwhile.
+                    let shard = ShardId { stream: StreamId(0), index: number.shard_index }.name();
+                    if self.reads(node + 1, &stream, &shard, value, number).await {
+                        return self.note(&what, true);
+                    }
+                    time::sleep(RETRY).await;
                 }
-                _ => time::sleep(RETRY).await,
+                None => time::sleep(RETRY).await,
             }
         }
     }

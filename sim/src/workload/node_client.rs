@@ -291,6 +291,30 @@ impl NodeClient {
                 let create = |mut node: Node, request| async move { node.create_stream(request).await };
                 self.ask(node, request, create).await.map(|_| AdminDone::Accepted)
             }
+            Admin::Update { stream, retention_ms } => {
+                let request =
+                    v1::UpdateStreamRequest { stream_name: stream.to_string(), retention_ms, ..Default::default() };
+                let update = |mut node: Node, request| async move { node.update_stream(request).await };
+                self.ask(node, request, update).await.map(|_| AdminDone::Accepted)
+            }
+            Admin::Split { stream, shard, at } => {
+                let request = v1::SplitShardRequest {
+                    stream_name: stream.to_string(),
+                    shard_to_split: shard.to_string(),
+                    new_starting_hash_key: at.map_or_else(String::new, |at| at.to_string()),
+                };
+                let split = |mut node: Node, request| async move { node.split_shard(request).await };
+                self.ask(node, request, split).await.map(|_| AdminDone::Accepted)
+            }
+            Admin::Merge { stream, shard, adjacent } => {
+                let request = v1::MergeShardsRequest {
+                    stream_name: stream.to_string(),
+                    shard_to_merge: shard.to_string(),
+                    adjacent_shard_to_merge: adjacent.to_string(),
+                };
+                let merge = |mut node: Node, request| async move { node.merge_shards(request).await };
+                self.ask(node, request, merge).await.map(|_| AdminDone::Accepted)
+            }
             Admin::Delete { stream } => {
                 let request = v1::DeleteStreamRequest { stream_name: stream.to_string() };
                 let delete = |mut node: Node, request| async move { node.delete_stream(request).await };

@@ -176,6 +176,10 @@ pub struct AdminSpec {
     pub churn_percent: u32,
     /// In percent of the steps: delete a doomed stream, or bring it back.
     pub doom_percent: u32,
+    /// In percent of the steps: another retention for a stream.
+    pub update_percent: u32,
+    /// In percent of the steps: split or merge shards.
+    pub reshard_percent: u32,
 }
 
 impl WorkloadSpec {
@@ -388,7 +392,9 @@ fn draw_admin(dice: &mut Dice, client: ClientSpec) -> AdminSpec {
         interval_ms: dice.between(300, 5_000),
         transfer_percent: *dice.one_of(&[0, 10, 30]),
         churn_percent: *dice.one_of(&[0, 10, 30]),
-        doom_percent: *dice.one_of(&[5, 20, 60]),
+        doom_percent: *dice.one_of(&[5, 20, 40]),
+        update_percent: *dice.one_of(&[0, 0, 10, 20]),
+        reshard_percent: *dice.one_of(&[0, 20, 60]),
     }
 }
 

@@ -13,11 +13,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use braid_probe::{Bug, planted};
 use serde::{Deserialize, Serialize};
 
 use super::stream::{Stream, StreamShard, StreamStatus};
 use super::{Catalog, CatalogReply, ReshardError, StreamError};
-use crate::catalog_command::{BeginReshard, CommitReshard, Reshape, SealedParent};
+use crate::catalog_command::{BeginReshard, CommitReshard, Reshape, SealedParent, SetSettings, SettingsTold};
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, StreamId};
 use crate::limits::{SHARDS_PER_STREAM_MAX, TIME_MS_MAX};
@@ -28,8 +29,8 @@ use crate::shard::{ShardSpec, ShardState};
 /// Why a stream is UPDATING.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
-    /// Retention or limits were set; its groups may not know yet.
-    Settings,
+    /// Retention or limits were set by the command of this revision; its groups may not know yet.
+    Settings { revision: u64 },
     /// Shards are being split or merged; steps that are committed are gone.
     Reshard(Vec<Step>),
 }
@@ -117,12 +118,17 @@ impl Catalog {
         };
         let step = steps.remove(nth);
         let left = steps.len();
-        let children = step.child_indexes();
+        let indexes = step.child_indexes();
         for &SealedParent { shard, last, at_ms } in &command.sealed {
             let parent = stream.shards.get_mut(&shard).expect("a step's parents are there");
-            parent.state = ShardState::Closed { last, at_ms, children: children.clone() };
+            parent.state = ShardState::Closed { last, at_ms, children: indexes.clone() };
         }
-        stream.shards.extend(step.children);
+        let mut children = step.children;
+        if planted(Bug::ChildrenSwapped) && children.len() == 2 {
+            let ranges: Vec<HashRange> = children.values().rev().map(|it| it.range).collect();
+            children.values_mut().zip(ranges).for_each(|(child, range)| child.range = range);
+        }
+        stream.shards.extend(children);
         if left == 0 {
             if stream.status == StreamStatus::Updating {
                 stream.status = StreamStatus::Active;
@@ -132,33 +138,42 @@ impl Catalog {
         Ok(CatalogReply::ReshardCommitted { stream: id, left })
     }
 
-    /// Every group of a stream knows its settings.
-    pub(super) fn settings_told(&mut self, id: StreamId) -> Result<CatalogReply, StreamError> {
+    /// Every group of a stream knows its settings, unless they were changed again meanwhile.
+    pub(super) fn settings_told(&mut self, command: &SettingsTold) -> Result<CatalogReply, StreamError> {
+        let SettingsTold { stream: id, revision: told } = *command;
+        let change = self.changes.get(&id).cloned();
         let stream = self.stream_mut(id)?;
-        let status = stream.status;
-        match (status, self.changes.get(&id)) {
-            (StreamStatus::Updating, Some(Change::Settings)) => {
-                self.stream_mut(id)?.status = StreamStatus::Active;
+        match (stream.status, change) {
+            (StreamStatus::Active, _) => {}
+            (StreamStatus::Updating, Some(Change::Settings { revision })) if revision == told => {
+                stream.status = StreamStatus::Active;
                 self.changes.remove(&id);
             }
-            (StreamStatus::Active, _) => {}
-            _ => return Err(StreamError::Status { stream: id, status }),
+            (status, _) => return Err(StreamError::Status { stream: id, status }),
         }
         Ok(CatalogReply::StreamActive { stream: id })
     }
 
-    /// An ACTIVE stream, or one whose settings are on their way: it becomes UPDATING, and its groups are to be told.
-    pub(super) fn set(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) -> Result<(), StreamError> {
-        let settled = matches!(self.changes.get(&id), None | Some(Change::Settings));
+    /// Of an ACTIVE stream, or of one whose settings are on their way: then the last ones count.
+    pub(super) fn set_settings(&mut self, command: &SetSettings) -> Result<CatalogReply, StreamError> {
+        let SetSettings { stream: id, retention_ms, limits } = *command;
+        // The one that this command makes.
+        let revision = self.revision + 1;
+        if let Some(retention_ms) = retention_ms {
+            self.check_retention(retention_ms)?;
+        }
+        limits.unwrap_or_default().check().map_err(StreamError::Limit)?;
+        let free = matches!(self.changes.get(&id), None | Some(Change::Settings { .. }));
         let stream = self.stream_mut(id)?;
         match stream.status {
-            StreamStatus::Active | StreamStatus::Updating if settled => {}
+            StreamStatus::Active | StreamStatus::Updating if free => {}
             status => return Err(StreamError::Status { stream: id, status }),
         }
-        change(stream);
+        stream.retention_ms = retention_ms.unwrap_or(stream.retention_ms);
+        stream.limits = limits.unwrap_or(stream.limits);
         stream.status = StreamStatus::Updating;
-        self.changes.insert(id, Change::Settings);
-        Ok(())
+        self.changes.insert(id, Change::Settings { revision });
+        Ok(CatalogReply::StreamUpdating { stream: id })
     }
 }
 
@@ -232,7 +247,7 @@ impl Plan<'_> {
         for (parents, ranges) in self.steps {
             let newest = parents.iter().map(|it| self.stream.shards[it].created_s).max().expect("a step has parents");
             // Numbers sort by creation second first: a child's is greater than any of its parents' records'.
-            let created_s = now_s.max(newest + 1);
+            let created_s = if planted(Bug::ChildNotYounger) { newest } else { now_s.max(newest + 1) };
             if created_s > SECOND_MAX || index.checked_add(ranges.len() as u32).is_none() {
                 return Err(ReshardError::Exhausted { stream: self.stream.id }.into());
             }

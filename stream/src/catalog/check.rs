@@ -200,7 +200,7 @@ impl Catalog {
         for id in ids {
             let status = self.streams.get(&id).map(|stream| stream.status);
             match (self.changes.get(&id), status) {
-                (Some(Change::Settings), Some(StreamStatus::Updating | StreamStatus::Deleting)) => {}
+                (Some(Change::Settings { .. }), Some(StreamStatus::Updating | StreamStatus::Deleting)) => {}
                 (Some(Change::Reshard(steps)), Some(StreamStatus::Updating | StreamStatus::Deleting))
                     if !steps.is_empty() =>
                 {

@@ -61,7 +61,8 @@ fn stream_dropped(stream: u32) -> CatalogCommand {
 }
 
 fn set_retention(stream: u32, retention_ms: u64) -> CatalogCommand {
-    CatalogCommand::SetRetention(SetRetention { stream: StreamId(stream), retention_ms })
+    let stream = StreamId(stream);
+    CatalogCommand::SetSettings(SetSettings { stream, retention_ms: Some(retention_ms), limits: None })
 }
 
 fn begin_reshard(stream: u32, at_ms: u64, shapes: &[Reshape]) -> CatalogCommand {
@@ -73,8 +74,8 @@ fn commit_reshard(stream: u32, sealed: &[(u32, u64)]) -> CatalogCommand {
     CatalogCommand::CommitReshard(CommitReshard { stream: StreamId(stream), sealed: sealed.collect() })
 }
 
-fn settings_told(stream: u32) -> CatalogCommand {
-    CatalogCommand::SettingsTold(SettingsTold { stream: StreamId(stream) })
+fn settings_told(stream: u32, revision: u64) -> CatalogCommand {
+    CatalogCommand::SettingsTold(SettingsTold { stream: StreamId(stream), revision })
 }
 
 fn replace_node(from: u64, to: u64) -> CatalogCommand {
@@ -154,13 +155,15 @@ fn commands() -> impl Strategy<Value = CatalogCommand> {
         2 => "[ab]".prop_map(|name| delete_stream(&name)),
         3 => (0..6u32).prop_map(stream_dropped),
         1 => (0..6u32, 0..3000u64).prop_map(|(stream, ms)| set_retention(stream, ms)),
-        2 => (0..6u32).prop_map(settings_told),
+        2 => (0..6u32, 0..40u64).prop_map(|(stream, revision)| settings_told(stream, revision)),
         4 => (0..4u32, 0..20_000u64, vec(shapes(), 0..4)).prop_map(|(s, at_ms, shapes)| begin_reshard(s, at_ms, &shapes)),
         3 => (0..4u32, vec((0..12u32, 0..3u64), 0..3)).prop_map(|(stream, sealed)| commit_reshard(stream, &sealed)),
         1 => (0..6u32, proptest::option::of(0..3u64)).prop_map(|(stream, rate)| {
-            CatalogCommand::SetLimits(SetLimits {
+            let limits = LimitOverrides { read_calls_per_s: rate, ..Default::default() };
+            CatalogCommand::SetSettings(SetSettings {
                 stream: StreamId(stream),
-                limits: LimitOverrides { read_calls_per_s: rate, ..Default::default() },
+                retention_ms: None,
+                limits: Some(limits),
             })
         }),
     ]
@@ -289,7 +292,7 @@ fn a_split_and_a_merge_at_once_go_their_way() {
     let busy = Err(StreamError::Status { stream: id, status: StreamStatus::Updating }.into());
     assert_eq!(catalog.apply(&begin_reshard(1, 20_500, &shapes)), busy, "one change at a time");
     assert_eq!(catalog.apply(&set_retention(1, RETENTION_MS_DEFAULT)), busy);
-    assert_eq!(catalog.apply(&settings_told(1)), busy);
+    assert_eq!(catalog.apply(&settings_told(1, catalog.revision())), busy);
 
     let Some(Change::Reshard(steps)) = catalog.change(id).cloned() else { panic!("no reshard") };
     let children: Vec<(u32, HashRange, u64)> =
@@ -401,8 +404,11 @@ fn settings_are_told_before_a_stream_is_active_again() {
     let split = [Reshape::Split { shard: 0, at: HashKey(1) }];
     assert_eq!(catalog.apply(&begin_reshard(1, 0, &split)), busy);
     let told = Ok(CatalogReply::StreamActive { stream: id });
-    assert_eq!(catalog.apply(&settings_told(1)), told);
-    assert_eq!(catalog.apply(&settings_told(1)), told, "repeated");
+    let newest = catalog.revision();
+    assert_eq!(catalog.change(id), Some(&Change::Settings { revision: newest }));
+    assert_eq!(catalog.apply(&settings_told(1, newest - 1)), busy, "the groups were told what is old by now");
+    assert_eq!(catalog.apply(&settings_told(1, newest)), told);
+    assert_eq!(catalog.apply(&settings_told(1, newest)), told, "repeated");
     let stream = catalog.stream_by_id(id).unwrap();
     assert_eq!((stream.status, stream.retention_ms), (StreamStatus::Active, RETENTION_MS_DEFAULT));
 }
@@ -557,7 +563,7 @@ fn every_rule_can_be_seen_broken() {
         |c| shard(c, 0).created_s = SECOND_MAX + 1,
         |c| stream(c).status = StreamStatus::Updating,
         |c| {
-            c.changes.insert(StreamId(1), Change::Settings);
+            c.changes.insert(StreamId(1), Change::Settings { revision: 1 });
         },
         |c| {
             let children = BTreeMap::from([(4, shard(c, 0).clone())]);

@@ -290,6 +290,24 @@ impl Braid for Node {
         Ok(Response::new(v1::DeleteStreamResponse {}))
     }
 
+    async fn update_stream(
+        &self,
+        _: Request<v1::UpdateStreamRequest>,
+    ) -> Result<Response<v1::UpdateStreamResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn split_shard(&self, _: Request<v1::SplitShardRequest>) -> Result<Response<v1::SplitShardResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn merge_shards(
+        &self,
+        _: Request<v1::MergeShardsRequest>,
+    ) -> Result<Response<v1::MergeShardsResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
     async fn describe_stream(
         &self,
         _: Request<v1::DescribeStreamRequest>,
