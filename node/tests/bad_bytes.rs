@@ -166,7 +166,7 @@ async fn messages_that_are_not_what_the_call_takes() {
         ),
         (
             "a call that does not exist",
-            mistyped(at_client.clone(), "/braid.v1.Braid/MergeShards", text.clone()).await,
+            mistyped(at_client.clone(), "/braid.v1.Braid/NoSuchCall", text.clone()).await,
             (Code::Unimplemented, ErrorReason::Unsupported),
             "no such call",
         ),

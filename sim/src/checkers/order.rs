@@ -82,15 +82,18 @@ fn certain(history: &History, put: &crate::history::Put, outcome: &Outcome) -> O
     history.certain(Some(&ShardKey::of(&put.call.stream, number))).map(|_| *number)
 }
 
-/// Records of one call and one shard are in the call's order.
+/// Records of one call and one shard are in the call's order; where shards may have been merged meanwhile, those of
+/// one hash key: records of two shards have none, and come to the child by themselves.
 fn calls(history: &History) -> Vec<Violation> {
     let mut wrong = Vec::new();
     let ordered = |put: &crate::history::Put| matches!(put.call.order, Order::InCall | Order::Kept);
     for (nth, put) in history.puts.iter().enumerate().filter(|(_, put)| ordered(put)) {
-        let mut last: BTreeMap<u32, (SequenceNumber, usize)> = BTreeMap::new();
+        let merged = history.may_be_merged(&put.call.stream);
+        let mut last: BTreeMap<(u32, Option<HashKey>), (SequenceNumber, usize)> = BTreeMap::new();
         for (record, outcome) in put.outcomes.iter().enumerate() {
             let Some(number) = certain(history, put, outcome) else { continue };
-            if let Some((before, earlier)) = last.insert(number.shard_index, (number, record))
+            let hash = merged.then(|| history.sent(Attempt { put: nth, nth: record }).1.hash());
+            if let Some((before, earlier)) = last.insert((number.shard_index, hash), (number, record))
                 && before >= number
             {
                 let what =

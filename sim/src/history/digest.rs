@@ -235,6 +235,12 @@ impl History {
         self.lives.get(stream).is_some_and(|life| !life.reshards.is_empty())
     }
 
+    /// Whether shards of a stream may have been merged.
+    pub fn may_be_merged(&self, stream: &str) -> bool {
+        let reshards = self.lives.get(stream).into_iter().flat_map(|life| &life.reshards);
+        reshards.map(|nth| &self.admin[*nth].call).any(|call| matches!(call, Admin::Merge { .. }))
+    }
+
     /// Every name that was asked to be created.
     pub fn stream_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.lives.keys()
