@@ -34,9 +34,18 @@ async fn create(client: &mut Client, name: &str, shards: u32) {
     let request =
         v1::CreateStreamRequest { stream_name: name.into(), shard_count: shards, ..v1::CreateStreamRequest::default() };
     client.create_stream(request).await.unwrap();
+    settle(client, name).await;
+}
+
+/// Waits until a stream is there, or a change of it is over.
+async fn settle(client: &mut Client, name: &str) -> v1::StreamDescription {
     let start = Instant::now();
-    while describe(client, name).await.status() != v1::StreamStatus::Active {
-        assert!(start.elapsed() < BOUND, "{name} did not become active");
+    loop {
+        let found = describe(client, name).await;
+        if found.status() == v1::StreamStatus::Active {
+            return found;
+        }
+        assert!(start.elapsed() < BOUND, "{name} is still {:?}", found.status());
         braid_env::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -491,19 +500,6 @@ async fn what_is_damaged_at_the_leader_is_given_by_another_replica() {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     assert!(status.message().contains("damaged"), "{status:?}");
     cluster.stop_all().await;
-}
-
-/// Waits until a change of a stream is over.
-async fn settle(client: &mut Client, name: &str) -> v1::StreamDescription {
-    let start = Instant::now();
-    loop {
-        let found = describe(client, name).await;
-        if found.status() == v1::StreamStatus::Active {
-            return found;
-        }
-        assert!(start.elapsed() < BOUND, "{name} is still {:?}", found.status());
-        braid_env::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Reads a shard to its end, or to its tip; gives its records and the names of its children.

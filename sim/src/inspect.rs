@@ -8,7 +8,7 @@ use braid_env::{task, time};
 use braid_log::{Entry, LogId};
 use braid_node::Node;
 use braid_node::index::RecordIndex;
-use braid_node::replication::{GroupReplica, State, checkpoint_state};
+use braid_node::replication::{CatalogHandle, GroupReplica, State, checkpoint_state};
 use braid_stream::catalog::{Catalog, Stream};
 use braid_stream::ids::{GroupId, NodeId};
 
@@ -83,9 +83,8 @@ pub async fn settings(world: &World, nodes: &[u64]) -> Vec<Violation> {
 }
 
 fn settings_now(world: &World, nodes: &[u64]) -> Vec<Violation> {
-    let here: Vec<(u64, Arc<Node>)> = nodes.iter().filter_map(|n| Some((*n, world.node(*n)?))).collect();
-    let catalogs = here.iter().filter_map(|(_, node)| node.groups().catalog());
-    let Some(catalog) = catalogs.max_by_key(|catalog| *catalog.applied().borrow()) else { return Vec::new() };
+    let here = running(world, nodes);
+    let Some(catalog) = newest_catalog(&here) else { return Vec::new() };
     let streams: Vec<Stream> = catalog.state(|catalog| catalog.streams().cloned().collect());
     let mut wrong = Vec::new();
     for (number, node) in &here {
@@ -106,13 +105,23 @@ fn settings_now(world: &World, nodes: &[u64]) -> Vec<Violation> {
     wrong
 }
 
+/// Those of `nodes` that run.
+fn running(world: &World, nodes: &[u64]) -> Vec<(u64, Arc<Node>)> {
+    nodes.iter().filter_map(|n| Some((*n, world.node(*n)?))).collect()
+}
+
+/// The replica of the catalog that has applied the most.
+fn newest_catalog(here: &[(u64, Arc<Node>)]) -> Option<CatalogHandle> {
+    let catalogs = here.iter().filter_map(|(_, node)| node.groups().catalog());
+    catalogs.max_by_key(|catalog| *catalog.applied().borrow())
+}
+
 /// The first nodes of the three zones: founders are numbered zone by zone in turn.
 const FIRST_VOTERS: [u64; 3] = [1, 2, 3];
 
 fn members_now(world: &World, nodes: &[u64]) -> Vec<Members> {
-    let here: Vec<(u64, Arc<Node>)> = nodes.iter().filter_map(|n| Some((*n, world.node(*n)?))).collect();
-    let catalogs = here.iter().filter_map(|(_, node)| node.groups().catalog());
-    let Some(catalog) = catalogs.max_by_key(|catalog| *catalog.applied().borrow()) else { return Vec::new() };
+    let here = running(world, nodes);
+    let Some(catalog) = newest_catalog(&here) else { return Vec::new() };
     // The first founder of each zone votes in the catalog, or whoever has its place.
     let of_catalog = |it: &Catalog| FIRST_VOTERS.iter().map(|n| it.holder(NodeId(*n))).collect();
     let groups = catalog.state(|it| {
