@@ -229,6 +229,8 @@ bugs! {
         "a transfer that is not taken up in time by a node that is elected a term earlier, in a group of which one replica is gone";
     DamagedKeepsLeading "damaged-keeps-leading" Read "a leader that can't read what it stores leads on, and its readers wait for ever",
         "damage in a sealed segment of a leader, and a reader that needs it";
+    VoterWithoutLog "voter-without-log" Raft "a replica votes before it has what was committed",
+        "a node that takes another's place is lost before it has caught up";
     StrangersStayStrangers "strangers-stay-strangers" Raft "a node asks nobody about a node that it has not heard of",
         "a node that replaces another leads the catalog before a third, which was away, has applied its registration";
     SilenceIsBorne "silence-is-borne" Read "calls to another node go on over a channel that does not answer",
@@ -239,6 +241,4 @@ bugs! {
         "a connection between two nodes that leads nowhere, and none but heartbeats on it";
     ReplacedOnce "replaced-once" Raft "a voter of the catalog whose successor was replaced too is counted beside its successor's successor",
         "a node that is replacing another is lost itself before the catalog's membership has settled";
-    RefusedIsOpened "refused-is-opened" Apply "a group that refuses to open shards counts as having opened them",
-        "a command that a group refuses";
 }

@@ -101,7 +101,8 @@ marks! {
     SnapshotReceived "raft.snapshot_received" Reachable "a snapshot has come in whole";
     SnapshotBeforeInstall "raft.snapshot_before_install" Reachable "a snapshot is about to replace the log";
     SnapshotInstalled "raft.snapshot_installed" Reachable "a snapshot has replaced state, index and log";
-    LearnerAdded "raft.learner_added" Reachable "a learner has caught up";
+    VoterAwaited "raft.voter_awaited" Reachable "a replica that is to vote has to catch up first";
+    VotersHaveTheLog "raft.voters_have_the_log" Always "who is to vote has the log up to where it was named";
     VotersChanged "raft.voters_changed" Reachable "a group has other voters";
     LeaseNotEnough "raft.lease_not_enough" Reachable "a read found no valid lease";
     PeerRefused "raft.peer_refused" Reachable "a message's identity was refused";

@@ -70,6 +70,8 @@ struct State {
     /// Those, and nodes of which reads were made to fail.
     tampered: BTreeSet<u64>,
     since_down: BTreeMap<u64, u64>,
+    /// Which nodes are made to read, and of which group.
+    reading: BTreeSet<(u64, GroupId)>,
 }
 
 /// A node that is being replaced.
@@ -84,7 +86,7 @@ struct Replacing {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     Nothing,
-    /// The new one is lost as well, before it has all the replicas.
+    /// The new one is lost as well, before it has all the replicas: from when it is known, nobody hears it.
     LostToo,
     /// The new one leads the catalog, and a node that was away meanwhile comes back.
     Leads,
@@ -112,6 +114,7 @@ impl Director {
             damaged: BTreeSet::new(),
             tampered: BTreeSet::new(),
             since_down: BTreeMap::new(),
+            reading: BTreeSet::new(),
         };
         Director { world, story, plan, state: Arc::new(Mutex::new(state)) }
     }
@@ -284,7 +287,9 @@ impl Director {
                     |w, pid| w.executor.drift(pid, 0),
                 )
             }
-            Kind::Replace => self.replace_and(&fault),
+            Kind::Replace => self.begin_replacing(None, Then::Nothing),
+            Kind::SuccessorLost => self.begin_replacing(None, Then::LostToo),
+            Kind::SuccessorLeads => self.replace_voter_unheard(),
             Kind::FsyncError => self.with_disk(a, |disk| disk.fail_next_fsync()),
             Kind::FsyncDirError => self.with_disk(a, |disk| disk.fail_next_fsync_dir()),
             Kind::WriteError => self.with_disk(a, |disk| disk.fail_next_write()),

@@ -49,6 +49,8 @@ kinds! {
     WallBack "wall clock jumped back",
     Drift "monotonic clock drifts",
     Replace "disk lost, node replaced",
+    SuccessorLost "node's successor lost too",
+    SuccessorLeads "node's successor leads the catalog",
     FsyncError "fsync failed",
     FsyncDirError "fsync of directory failed",
     WriteError "write failed",
@@ -68,12 +70,19 @@ kinds! {
 }
 
 impl Kind {
+    /// Those of several steps, each of which drives the cluster into a corner.
+    pub const COMBINED: &'static [Kind] = &[
+        Kind::LeaderDamaged,
+        Kind::LeaderRaced,
+        Kind::OfferStalls,
+        Kind::HalfReplaced,
+        Kind::SuccessorLost,
+        Kind::SuccessorLeads,
+    ];
+
     /// How many things it does, one after the other, that may each move leaderships.
     pub fn steps(self) -> u64 {
-        match self {
-            Kind::LeaderDamaged | Kind::LeaderRaced | Kind::OfferStalls | Kind::HalfReplaced => 3,
-            _ => 1,
-        }
+        if Kind::COMBINED.contains(&self) { 3 } else { 1 }
     }
 
     /// Whether stored bytes may be called damaged because of it.

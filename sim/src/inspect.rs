@@ -15,7 +15,7 @@ use braid_stream::ids::{GroupId, NodeId};
 use crate::checkers::Violation;
 use crate::checkers::agreement::{self, ReplicaFacts};
 use crate::checkers::members::Members;
-use crate::checkers::settings;
+use crate::checkers::{rest, settings};
 use crate::world::World;
 
 /// Bytes of log read at a time.
@@ -29,6 +29,12 @@ const CAUGHT_UP: Duration = Duration::from_secs(30);
 
 /// How long what the catalog has decided may take to be carried out, when all is well.
 const CARRIED_OUT: Duration = Duration::from_secs(60);
+
+/// How long nothing may have happened in a cluster at rest: two rounds of balancing, and some.
+const QUIET: Duration = Duration::from_secs(12);
+
+/// How long a cluster may take to come to rest.
+const AT_REST: Duration = Duration::from_secs(72);
 
 /// Every replica of these nodes, once all of a group have applied the same, or don't within half a minute.
 pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
@@ -80,6 +86,32 @@ pub async fn settings(world: &World, nodes: &[u64]) -> Vec<Violation> {
         }
         time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Groups that go on electing leaders, although nothing happens any more.
+pub async fn rest(world: &World, nodes: &[u64]) -> Vec<Violation> {
+    let until = time::Instant::now() + AT_REST;
+    let mut before = terms_now(world, nodes);
+    loop {
+        time::sleep(QUIET).await;
+        let now = terms_now(world, nodes);
+        let restless = rest::restless(&before, &now);
+        if restless.is_empty() || time::Instant::now() >= until {
+            return restless;
+        }
+        before = now;
+    }
+}
+
+fn terms_now(world: &World, nodes: &[u64]) -> rest::Terms {
+    let mut terms = rest::Terms::new();
+    for (_, node) in running(world, nodes) {
+        for replica in node.groups().all() {
+            let term = terms.entry(replica.id().0).or_default();
+            *term = replica.status().replica.term.max(*term);
+        }
+    }
+    terms
 }
 
 fn settings_now(world: &World, nodes: &[u64]) -> Vec<Violation> {

@@ -111,13 +111,23 @@ impl Plan {
         if profile == Profile::Idle || (profile == Profile::Swarm && rng.chance(80)) {
             return;
         }
+        let nodes = self.topology.nodes();
+        if profile == Profile::Swarm && rng.chance(80) {
+            // One kind, with time between: a fault of several steps comes to its end only where no other meets it.
+            let kind = *rng.pick(Kind::COMBINED).expect("not empty");
+            let mut at_ms = 5_000 + rng.below(3_000);
+            while at_ms < self.duration_ms {
+                self.faults.push(Scheduled { at_ms, fault: Fault::draw(kind, nodes, rng) });
+                at_ms += rng.within(6_000..=12_000);
+            }
+            return;
+        }
         // A run with few kinds goes deeper than one with all.
         let share = match profile {
             Profile::Swarm => *rng.pick(&[100, 250, 500, 1000]).expect("not empty"),
             _ => 1000,
         };
         let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|_| rng.chance(share)).collect();
-        let nodes = self.topology.nodes();
         if !kinds.is_empty() {
             let every_ms = match profile {
                 Profile::Swarm => rng.skewed(400..=8_000),
@@ -137,11 +147,17 @@ impl Plan {
             // What strikes last is there when everything has to work again: not all of it is mended then.
             let last = match dies && rng.chance(700) {
                 true => Kind::OfferStalls,
+                // Some node is no voter of the catalog.
+                false if nodes > 3 && rng.chance(400) => Kind::SuccessorLeads,
                 false => *rng.pick(&[Kind::LeaderDamaged, Kind::OfferStalls, Kind::HalfOpen]).expect("not empty"),
             };
-            let before_ms =
-                if last == Kind::LeaderDamaged { rng.within(4_000..=6_000) } else { rng.within(700..=1_500) };
-            let at_ms = self.duration_ms - before_ms;
+            let before_ms = match last {
+                Kind::SuccessorLeads => rng.within(10_000..=14_000),
+                Kind::LeaderDamaged => rng.within(4_000..=6_000),
+                _ => rng.within(700..=1_500),
+            };
+            // The cluster forms first.
+            let at_ms = self.duration_ms.saturating_sub(before_ms).max(4_000);
             self.faults.push(Scheduled { at_ms, fault: Fault::draw(last, nodes, rng) });
         }
         if profile == Profile::Swarm && rng.chance(600) {

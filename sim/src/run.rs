@@ -350,6 +350,7 @@ impl Scene {
         let mut wrong = inspect::members(world, &director.alive()).await;
         wrong.extend(inspect::settings(world, &director.alive()).await);
         wrong.extend(inspect::replicas(world, &director.alive()).await);
+        wrong.extend(inspect::rest(world, &director.alive()).await);
         found.lock().unwrap_or_else(PoisonError::into_inner).extend(wrong);
     }
 }

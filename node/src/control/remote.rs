@@ -5,7 +5,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use braid_probe::{Bug, planted};
 use braid_proto::peer::Kind;
 use braid_stream::command::GroupCommand;
 use braid_stream::group::{Applied, Sealed};
@@ -108,9 +107,7 @@ pub(crate) async fn on_propose(groups: &Groups, group: u32, body: Bytes) -> Resu
 /// A command that was applied may still have been refused by the group's own rules.
 fn carried_out(outcome: Result<Applied, ProposeError>) -> Result<Outcome, String> {
     match outcome {
-        Ok(Applied::Opened(Err(refused))) if !planted(Bug::RefusedIsOpened) => {
-            Err(format!("shards not opened: {refused}"))
-        }
+        Ok(Applied::Opened(Err(refused))) => Err(format!("shards not opened: {refused}")),
         Ok(Applied::Sealed(Err(refused))) => Err(format!("shard not sealed: {refused}")),
         Ok(Applied::Sealed(Ok(sealed))) => Ok(Outcome::Sealed(sealed)),
         Ok(_) => Ok(Outcome::Done),

@@ -3,6 +3,7 @@
 //! Invariant: an outcome is *certain* (appended, refused, not proposed) or *unknown*, and the type
 //! says which. Whatever may already be in some replica's log is unknown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use braid_env::watch;
 use braid_env::{task, time};
 use braid_log::{Entry as LogEntry, Log, ReadError};
-use braid_probe::{Bug, Mark, planted, reachable, sometimes};
+use braid_probe::{Bug, Mark, always, planted, reachable, sometimes};
 use braid_proto::peer::Kind;
 use braid_stream::catalog::{Catalog, CatalogError, CatalogReply};
 use braid_stream::catalog_command::CatalogCommand;
@@ -266,19 +267,42 @@ impl GroupReplica {
         }
     }
 
-    /// Adds a node that receives the log and does not vote; returns once it has caught up.
+    /// Adds a node that receives the log and does not vote.
     pub async fn add_learner(&self, node: u64, address: &str) -> Result<(), String> {
-        self.raft.add_learner(node, Member::new(address), true).await.map(drop).map_err(|e| e.to_string())?;
-        reachable!(Mark::LearnerAdded);
-        Ok(())
+        self.raft.add_learner(node, Member::new(address), false).await.map(drop).map_err(|e| e.to_string())
     }
 
-    /// Makes exactly `voters` the voters, by joint consensus; others cease to be members.
+    /// Makes exactly `voters` the voters, by joint consensus; others cease to be members. First waits until those that
+    /// are new have the log up to where they were named: for ever, if one is gone.
+    ///
+    /// openraft's own wait ends some thousand entries before that: in a short log, with a node that has nothing.
     pub async fn set_voters(&self, voters: impl IntoIterator<Item = u64>) -> Result<(), String> {
-        let voters: std::collections::BTreeSet<u64> = voters.into_iter().collect();
+        let voters: BTreeSet<u64> = voters.into_iter().collect();
+        let mut metrics = self.raft.metrics();
+        while !planted(Bug::VoterWithoutLog) && !self.have_caught_up(&voters) {
+            if !self.is_leader() || metrics.changed().await.is_err() {
+                return Err("this replica leads no more".into());
+            }
+            reachable!(Mark::VoterAwaited);
+        }
+        let sound = !self.is_leader() || self.have_caught_up(&voters);
+        always!(sound, Mark::VotersHaveTheLog, "group {}: {voters:?}", self.id().0);
         self.raft.change_membership(voters, false).await.map(drop).map_err(|e| e.to_string())?;
         reachable!(Mark::VotersChanged);
         Ok(())
+    }
+
+    /// As the leader: whether each of `voters` votes already, or is known to have the newest membership in its log.
+    fn have_caught_up(&self, voters: &BTreeSet<u64>) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let named = metrics.membership_config.log_id().map_or(0, |id| id.index);
+        let votes: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let has = |node: u64| {
+            let matched = metrics.replication.iter().flatten().find(|(id, _)| **id == node);
+            matched.and_then(|(_, matched)| *matched).is_some_and(|matched| matched.index >= named)
+        };
+        voters.iter().all(|node| votes.contains(node) || has(*node))
     }
 
     /// Hands the leadership to `to`, if this replica leads.

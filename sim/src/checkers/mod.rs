@@ -16,6 +16,7 @@ pub mod behind;
 pub mod durable;
 pub mod final_reads;
 pub mod iterators;
+pub mod leases;
 pub mod liveness;
 pub mod members;
 pub mod order;
@@ -23,6 +24,7 @@ pub mod ranges;
 pub mod rates;
 pub mod refused;
 pub mod replicas;
+pub mod rest;
 pub mod retention;
 pub mod routing;
 pub mod sent;
@@ -194,9 +196,11 @@ pub const INSIDE: &[(&str, &str)] = &[
     (replicas::NAME, replicas::PROMISE),
     (terms::NAME, terms::PROMISE),
     (durable::NAME, durable::PROMISE),
+    (leases::NAME, leases::PROMISE),
     (agreement::NAME, agreement::PROMISE),
     (members::NAME, members::PROMISE),
     (settings::NAME, settings::PROMISE),
+    (rest::NAME, rest::PROMISE),
 ];
 
 /// What [`ALL`] find; of each at most so many that the last one says how many more there are.

@@ -10,6 +10,7 @@ use braid_stream::ids::GroupId;
 
 use super::links::Change;
 use super::triggers::Armed;
+use super::watchman::REPLACED_MAX;
 use super::{Director, Then, name};
 use crate::fault::{Arming, Blast, Effect, Fault, Left, Trigger};
 use crate::plan::Ending;
@@ -21,7 +22,13 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 const BACK_MS: u64 = 3_500;
 
 /// How long a node is away that is not to hear of another's registration, milliseconds.
-const AWAY_MS: u64 = 8_000;
+const AWAY_MS: u64 = 12_000;
+
+/// How long a fault of several steps waits for the moment at which it goes on, milliseconds.
+const PATIENCE_MS: u64 = 3_000;
+
+/// How often it looks, milliseconds.
+const LOOK_MS: u64 = 15;
 
 /// A group as it is led now.
 struct Led {
@@ -110,14 +117,22 @@ impl Director {
     pub(super) fn race_leader(&self, fault: &Fault) -> bool {
         let Some(led) = self.some_led(|led| led.others.len() >= 2) else { return false };
         let Some((lost, restarted)) = self.two_others(&led) else { return false };
-        // The one that is lost stands for election once the other one is back, and before the lease is over.
+        // The one that is lost stands for election about when the other one is back.
         let wait_ms = self.plan.topology.election_ms.0 * (30 + fault.amount % 60) / 100;
-        self.change_links(&self.both(led.leader, lost), Change::Cut, wait_ms + 3_000);
-        self.after(wait_ms, move |d| {
-            d.change_links(&d.both(led.leader, restarted), Change::Cut, 3_000);
-            d.take_down(&[restarted], Effect::Killed, Left::Everything, 10);
-        });
+        self.change_links(&self.both(led.leader, lost), Change::Cut, wait_ms + PATIENCE_MS + 3_000);
+        self.after(wait_ms, move |d| d.race_on(led, lost, restarted, PATIENCE_MS));
         true
+    }
+
+    /// Goes on as soon as the lost follower has all that the leader has: it gets no vote otherwise.
+    fn race_on(&self, led: Led, lost: u64, restarted: u64, patience_ms: u64) {
+        let last = |number: u64| self.world.node(number)?.groups().replica(led.group)?.log().last_id();
+        if last(lost) != last(led.leader) && patience_ms > LOOK_MS {
+            self.after(LOOK_MS, move |d| d.race_on(led, lost, restarted, patience_ms - LOOK_MS));
+            return;
+        }
+        self.change_links(&self.both(led.leader, restarted), Change::Cut, 3_000);
+        self.take_down(&[restarted], Effect::Killed, Left::Everything, 10);
     }
 
     /// A leader hands over to a node that stalls in that moment, while the third is away, behind, or there.
@@ -142,19 +157,17 @@ impl Director {
         true
     }
 
-    /// A node is lost and replaced; once that is on its way, the new one is lost as well, or leads the catalog before
-    /// a node that is away has heard of it, or nothing more happens.
-    pub(super) fn replace_and(&self, fault: &Fault) -> bool {
-        let then = [Then::Nothing, Then::LostToo, Then::Leads][(fault.amount % 3) as usize];
-        if !self.begin_replacing(None, then) {
+    /// A voter of the catalog is lost and replaced, and the new one leads the catalog before a node that is away, and
+    /// is no voter, has heard of it.
+    pub(super) fn replace_voter_unheard(&self) -> bool {
+        let Some(led) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
+        let votes = |number: u64| number == led.leader || led.others.contains(&number);
+        let Some(old) = self.any_node(|n| votes(n) && self.zone_of(n) == self.plan.unlucky_zone) else { return false };
+        let Some(away) = self.any_node(|n| !votes(n)) else { return false };
+        if self.state().replaced >= REPLACED_MAX || !self.begin_replacing(Some(old), Then::Leads) {
             return false;
         }
-        if then == Then::Leads
-            && let Some(away) = self.any_node(|number| self.zone_of(number) != self.plan.unlucky_zone)
-        {
-            self.take_down(&[away], Effect::Killed, Left::Everything, AWAY_MS);
-        }
-        true
+        self.take_down(&[away], Effect::Killed, Left::Everything, AWAY_MS)
     }
 
     /// What follows once the catalog has given a lost node's replicas to `new`.

@@ -2,14 +2,20 @@
 //!
 //! Invariant: a trigger strikes once, in the very moment it waited for.
 
+use std::time::Duration;
+
 use braid_env::disk::sim::{DiskEvent, Verdict};
+use braid_env::time;
 use braid_stream::ids::GroupId;
 
 use super::Director;
-use crate::checkers::{Violation, durable};
+use crate::checkers::{Violation, durable, leases};
 use crate::executor::Pid;
 use crate::fault::{Arming, Blast, Effect, Trigger};
 use crate::story::Teller;
+
+/// How long a read may take that is made to see whether a leader is the only one.
+const READ: Duration = Duration::from_millis(50);
 
 /// A trigger and what became of it.
 pub(super) struct Armed {
@@ -68,6 +74,35 @@ impl Director {
         let lacking: Vec<u64> = voters.iter().copied().filter(lacks).collect();
         let wrong = durable::check(group, index, &voters, &lacking);
         self.state().wrong.extend(wrong);
+        for other in voters.into_iter().filter(|it| *it != number) {
+            if replica(other).is_some_and(|it| it.is_leader()) {
+                self.read_at(other, GroupId(group), number, index);
+            }
+        }
+    }
+
+    /// Makes `reader` read `group` now, as its leader, when `acker` is about to acknowledge entry `acked`.
+    fn read_at(&self, reader: u64, group: GroupId, acker: u64, acked: u64) {
+        let Some(process) = self.world.machines()[&reader].process.clone() else { return };
+        let Some(node) = self.world.node(reader) else { return };
+        if !self.state().reading.insert((reader, group)) {
+            return;
+        }
+        let director = self.clone();
+        let read = async move {
+            let answered = async {
+                match node.groups().get(group) {
+                    Some(group) => group.ensure_linearizable().await.ok(),
+                    None => node.groups().catalog()?.ensure_linearizable().await.ok(),
+                }
+            };
+            let answered = time::timeout(READ, answered).await.ok().flatten();
+            let wrong = answered.and_then(|read| leases::check(group.0, acker, acked, reader, read));
+            let mut state = director.state();
+            state.reading.remove(&(reader, group));
+            state.wrong.extend(wrong);
+        };
+        self.world.executor.spawn(process.pid, process.seams, Box::pin(read));
     }
 
     /// A client was told that its record is stored.

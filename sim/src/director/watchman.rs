@@ -8,8 +8,9 @@ use std::time::Duration;
 use braid_env::disk::sim::Survive;
 use braid_env::time;
 use braid_node::Node;
-use braid_stream::ids::GroupId;
+use braid_stream::ids::{GroupId, NodeId};
 
+use super::links::Change;
 use super::{Director, Replacing, Then};
 use crate::checkers::Violation;
 use crate::world::{Crash, STOPPED};
@@ -22,6 +23,12 @@ const START_AGAIN: Duration = Duration::from_secs(1);
 
 /// So often a node is started again that refuses a replica, before it is replaced.
 const REFUSALS: u32 = 3;
+
+/// How long a node is not heard that will be lost, milliseconds.
+const LOST_MS: u64 = 5_000;
+
+/// So many nodes are replaced for no reason of theirs.
+pub(super) const REPLACED_MAX: u64 = 2;
 
 /// Errors that faults are made of: EIO, ENOSPC, and a disk without power.
 const ORDERED: [&str; 3] = ["Input/output error", "No space left on device", "power is off"];
@@ -148,7 +155,7 @@ impl Director {
         let (old, new) = {
             let victims = self.of_zone(self.plan.unlucky_zone);
             let mut state = self.state();
-            if state.replacing.is_some() || (which.is_none() && state.replaced >= 2) {
+            if state.replacing.is_some() || (which.is_none() && state.replaced >= REPLACED_MAX) {
                 return false;
             }
             let Some(old) = which.or_else(|| state.rng.pick(&victims).copied()) else { return false };
@@ -169,11 +176,23 @@ impl Director {
         true
     }
 
+    /// Whether some node has been told of it by the catalog.
+    fn is_registered(&self, number: u64) -> bool {
+        let knows = |it: u64| {
+            let catalog = self.world.node(it)?.groups().catalog()?;
+            Some(catalog.state(|c| c.nodes().contains_key(&NodeId(number))))
+        };
+        self.alive().into_iter().any(|it| knows(it) == Some(true))
+    }
+
     /// Asks the cluster to give the replicas of a lost node to its successor, until that is done; for ever.
     pub async fn replace(self, connect: impl AsyncFn(Vec<String>) -> Option<braid_client::Client>) {
         loop {
             time::sleep(WATCH).await;
             let Some(Replacing { old, new, then }) = self.state().replacing else { continue };
+            if then == Then::LostToo && !self.state().over && self.is_registered(new) {
+                self.change_links(&self.around(&[new], 1), Change::Cut, LOST_MS);
+            }
             let endpoints = self.world.endpoints_of(&self.alive());
             let Some(client) = connect(endpoints).await else { continue };
             match client.replace_node(old, new).await {
