@@ -20,7 +20,7 @@ use braid_transport::ServeOptions;
 use tonic::service::Routes;
 
 use crate::api::{self, Service};
-use crate::clock::NodeClock;
+use crate::clock::{self, NodeClock};
 use crate::config::{IndexKind, NodeConfig};
 use crate::control::{Controller, LocalNode, Membership, NewCluster, Seed};
 use crate::index::RecordIndex;
@@ -39,6 +39,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// The windows hold several AppendEntries in flight at the largest size.
 const PEER_OPTIONS: ServeOptions =
     ServeOptions { stream_window: 8 << 20, connection_window: 32 << 20, streams_per_connection: None, keepalive: None };
+
+/// How long a node that hears nobody waits for the time before it opens what it stores.
+const ALONE: Duration = Duration::from_secs(2);
 
 /// Why a node does not start.
 #[derive(Debug)]
@@ -165,7 +168,7 @@ impl Node {
         let (readiness, ready) = watch::channel(Ok(false));
         let mut tasks = Vec::new();
 
-        let peers = PeerServer::new(PeerService::new(membership.clone(), stopping.clone()))
+        let peers = PeerServer::new(PeerService::new(membership.clone(), clock.clone(), stopping.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let stopped = wait_stop(stopping.clone());
@@ -329,7 +332,7 @@ impl Background {
             ),
             inflight_bytes_max: c.max_inflight_bytes as usize,
             index: self.index.clone(),
-            links,
+            links: links.clone(),
             clock: self.clock.clone(),
         };
         let new_cluster = NewCluster {
@@ -340,11 +343,15 @@ impl Background {
                 retention_ms_max: c.retention_ceiling_hours * 3_600_000,
             },
         };
-        if comes_back && !planted(Bug::LeaseForgotten) {
-            // What this node promised before it was restarted is not stored: a leader that it answered then
-            // may read by its lease, which is this long. Until that is over it neither votes nor stands.
-            time::sleep(options.election_timeout.1).await;
-        }
+        let settled = clock::settle(&self.clock, &options.links, ALONE);
+        let lease_over = async {
+            if comes_back && !planted(Bug::LeaseForgotten) {
+                // What this node promised before it was restarted is not stored: a leader that it answered then
+                // may read by its lease, which is this long. Until that is over it neither votes nor stands.
+                time::sleep(options.election_timeout.1).await;
+            }
+        };
+        futures_util::future::join(settled, lease_over).await;
         let controller = Controller::new(self.membership.clone(), directory, groups.clone(), options, new_cluster);
         let catalog = controller.open_catalog().await?;
         let told = self.membership.clone();
@@ -353,7 +360,8 @@ impl Background {
         let (index, clock) = (self.index.clone(), self.clock.clone());
         let keep = maintenance::run(catalog.clone(), groups.clone(), index, clock, me, trim_every);
         let watch = self.watch_ready(catalog.clone(), groups.clone(), NodeId(me));
-        futures_util::future::join3(controller.run(catalog), keep, watch).await;
+        let keep_right = clock::keep_right(&self.clock, &links);
+        futures_util::future::join4(controller.run(catalog), keep, watch, keep_right).await;
         Ok(())
     }
 

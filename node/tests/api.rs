@@ -539,8 +539,11 @@ async fn shards_are_split_and_merged_while_they_are_written_and_nobody_sees_an_e
     // Two writers, each through a node of its own; every record has to be taken.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut writers = Vec::new();
+    let mut counts = Vec::new();
     for (node, name) in [(1, "left"), (2, "right")] {
         let (mut client, stopped) = (client(&cluster, node).await, stopped.clone());
+        let (written, seen) = tokio::sync::watch::channel(0u32);
+        counts.push(seen);
         writers.push(tokio::spawn(async move {
             let mut count = 0u32;
             while !*stopped.borrow() {
@@ -551,6 +554,7 @@ async fn shards_are_split_and_merged_while_they_are_written_and_nobody_sees_an_e
                     assert_eq!(result.outcome(), Outcome::Appended, "{result:?}");
                 }
                 count += 4;
+                written.send_replace(count);
                 // Well below a shard's rate, whatever the keys.
                 braid_env::time::sleep(Duration::from_millis(20)).await;
             }
@@ -576,7 +580,12 @@ async fn shards_are_split_and_merged_while_they_are_written_and_nobody_sees_an_e
     assert_eq!((far.reason(), far.field.as_str()), (ErrorReason::InvalidArgument, "adjacent_shard_to_merge"));
     client(&cluster, 2).await.merge_shards(merge("shardId-000000000003", "shardId-000000000001")).await.unwrap();
     assert_eq!(settle(&mut admin, "busy").await.open_shard_count, 2);
-    braid_env::time::sleep(Duration::from_millis(200)).await;
+    // Some more, for the child of both.
+    for count in &mut counts {
+        let enough = *count.borrow() + 20;
+        let more = count.wait_for(|count| *count >= enough);
+        tokio::time::timeout(BOUND, more).await.expect("the writers go on").unwrap();
+    }
     stop.send(true).unwrap();
     let mut written = BTreeMap::new();
     for writer in writers {

@@ -219,8 +219,6 @@ bugs! {
         "two of four founders in the zone that is lost";
     LeaseForgotten "lease-forgotten" Raft "a node votes as soon as it is restarted, within the lease of a leader it answered",
         "a follower is restarted at once and elects another leader while the old one still reads by its lease";
-    AgeByAnyClock "age-by-any-clock" Read "an iterator's age is judged by whichever node is asked first",
-        "nodes whose wall clocks were hours apart when they started";
     AbsentOnBelief "absent-on-belief" Read "a node says that there is no such stream without asking whether it is up to date",
         "a stream is created, and another node believes that it leads the catalog";
     ReadsFullAtFailover "reads-full-at-failover" Throttle "a new leader gives the readers of an empty shard full buckets",
@@ -231,6 +229,12 @@ bugs! {
         "damage in a sealed segment of a leader, and a reader that needs it";
     VoterWithoutLog "voter-without-log" Raft "a replica votes before it has what was committed",
         "a node that takes another's place is lost before it has caught up";
+    ClockOfItsOwn "clock-of-its-own" Apply "a node that is restarted goes by its own wall clock",
+        "a node with a wrong wall clock that is restarted, and leads";
+    ClockPulledAlone "clock-pulled-alone" Apply "a running node follows its own wall clock, whatever the others show",
+        "a leader whose wall clock jumps, and a while";
+    UntouchedOnBelief "untouched-on-belief" Throttle "a new leader takes a shard for unwritten whose records it has not applied yet",
+        "a shard's first second of load, while its leader changes";
     StrangersStayStrangers "strangers-stay-strangers" Raft "a node asks nobody about a node that it has not heard of",
         "a node that replaces another leads the catalog before a third, which was away, has applied its registration";
     SilenceIsBorne "silence-is-borne" Read "calls to another node go on over a channel that does not answer",

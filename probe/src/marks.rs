@@ -102,6 +102,9 @@ marks! {
     SnapshotBeforeInstall "raft.snapshot_before_install" Reachable "a snapshot is about to replace the log";
     SnapshotInstalled "raft.snapshot_installed" Reachable "a snapshot has replaced state, index and log";
     VoterAwaited "raft.voter_awaited" Reachable "a replica that is to vote has to catch up first";
+    ClockSetByOthers "clock.set_by_others" Sometimes "a node's clock was settled far from its own wall clock";
+    ClockUndecided "clock.undecided" Sometimes "two zones disagreed on the time, and no third was heard";
+    ClockRunsFree "clock.runs_free" Reachable "a running node heard too few zones to agree on the time";
     VotersHaveTheLog "raft.voters_have_the_log" Always "who is to vote has the log up to where it was named";
     VotersChanged "raft.voters_changed" Reachable "a group has other voters";
     LeaseNotEnough "raft.lease_not_enough" Reachable "a read found no valid lease";

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Invariant: whatever is broken is mended in the end; only the disks of the unlucky zone lose what was
-//! durable.
+//! durable, and only its wall clocks are wrong.
 
 mod combined;
 mod links;
@@ -276,8 +276,12 @@ impl Director {
                     |w, pid| w.executor.slow_down(pid, None),
                 )
             }
-            Kind::WallForward => self.jump(a, fault.amount as i64),
-            Kind::WallBack => self.jump(a, -(fault.amount as i64)),
+            Kind::WallForward => self.jump(fault.amount as i64).is_some(),
+            Kind::WallBack => self.jump(-(fault.amount as i64)).is_some(),
+            Kind::WrongStart => {
+                let by = if fault.other.is_multiple_of(2) { fault.amount as i64 } else { -(fault.amount as i64) };
+                self.jump(by).is_some_and(|n| self.take_down(&[n], Effect::Killed, Left::Everything, fault.for_ms))
+            }
             Kind::Drift => {
                 let ppm = if fault.other.is_multiple_of(2) { fault.amount as i64 } else { -(fault.amount as i64) };
                 self.with_process(
@@ -360,9 +364,12 @@ impl Director {
         self.with_process(number, for_ms, pausing(true), pausing(false))
     }
 
-    fn jump(&self, number: u64, by_ms: i64) -> bool {
+    /// Sets the wall clock of some node of the unlucky zone; gives which.
+    fn jump(&self, by_ms: i64) -> Option<u64> {
+        let number = self.any_node(|n| self.zone_of(n) == self.plan.unlucky_zone)?;
         self.world.machines()[&number].wall.jump(by_ms);
-        true
+        self.tell(format!("the wall clock of node {number} jumps by {by_ms} ms"));
+        Some(number)
     }
 
     /// Flips a bit of what is durable, in the unlucky zone: in a checkpoint or a segment. Not in the last batches

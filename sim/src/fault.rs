@@ -47,6 +47,7 @@ kinds! {
     SlowNode "node slow",
     WallForward "wall clock jumped forward",
     WallBack "wall clock jumped back",
+    WrongStart "node restarted with a wrong wall clock",
     Drift "monotonic clock drifts",
     Replace "disk lost, node replaced",
     SuccessorLost "node's successor lost too",
@@ -147,6 +148,7 @@ impl Fault {
         let for_ms = match kind {
             Kind::Kill
             | Kind::IndexLost
+            | Kind::WrongStart
             | Kind::Restart
             | Kind::PowerLoss
             | Kind::ZonePowerLoss
@@ -161,7 +163,7 @@ impl Fault {
             Kind::Delay => rng.skewed(5..=400),
             Kind::Trickle => rng.skewed(2_000..=2_000_000),
             Kind::SlowNode => rng.skewed(100..=50_000),
-            Kind::WallForward | Kind::WallBack => rng.skewed(100..=86_400_000),
+            Kind::WallForward | Kind::WallBack | Kind::WrongStart => rng.skewed(100..=86_400_000),
             Kind::Drift => rng.skewed(10..=20_000),
             Kind::SlowDisk => rng.skewed(2..=50),
             _ => rng.u64(),

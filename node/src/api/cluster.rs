@@ -47,6 +47,7 @@ impl Service {
                 warnings.push(warned("is damaged", it.group, &it.damaged_reason));
             }
         }
+        warnings.extend(self.clock.warning());
         warnings.extend(groups.refused().iter().map(|(group, why)| warned("does not start", group.0, why)));
         Ok(v1::NodeStatusResponse {
             node_id: me.node,

@@ -104,9 +104,6 @@ impl Service {
         call: &Call,
     ) -> Result<v1::GetRecordsResponse, ApiError> {
         let token = IteratorToken::open(&message.shard_iterator, &self.token_key()?.0).map_err(ApiError::Iterator)?;
-        if planted(Bug::AgeByAnyClock) {
-            token.check_age(self.clock.now_ms()).map_err(ApiError::Iterator)?;
-        }
         let limit = match message.limit as usize {
             0 => GET_RECORDS_MAX,
             limit @ 1..=GET_RECORDS_MAX => limit,
@@ -145,8 +142,10 @@ impl Service {
     ) -> Result<v1::GetRecordsResponse, ApiError> {
         let reader = self.reader(subject)?;
         let failed = |error| self.read_failed(subject.group, error);
+        let caught_up = reader.group.has_caught_up();
         let extent = reader.extent(subject.shard).map_err(failed)?;
-        self.throttle.admit_read(&reader.group, &facts(subject, &extent)).map_err(ApiError::Throttled)?;
+        let facts = facts(subject, &extent, caught_up);
+        self.throttle.admit_read(&reader.group, &facts).map_err(ApiError::Throttled)?;
         self.confirm(&reader).await?;
         let from = match position {
             Position::Offset(offset) => offset,
@@ -299,11 +298,11 @@ fn subject(routes: &Arc<StreamRoutes>, shard: ShardId) -> Result<Subject, ApiErr
     Ok(Subject { routes: routes.clone(), shard, group })
 }
 
-fn facts<'a>(subject: &'a Subject, extent: &Extent) -> ShardFacts<'a> {
+fn facts<'a>(subject: &'a Subject, extent: &Extent, caught_up: bool) -> ShardFacts<'a> {
     ShardFacts {
         shard: subject.shard,
         limits: extent.limits(),
         stream: subject.routes.stream.name.as_str(),
-        untouched: extent.untouched(),
+        untouched: caught_up && extent.untouched(),
     }
 }

@@ -228,11 +228,12 @@ impl Service {
     fn facts<'p>(&self, put: &'p Put<'_>, handle: &GroupHandle, items: &[Item]) -> BTreeMap<ShardId, ShardFacts<'p>> {
         let shards: BTreeSet<ShardId> = items.iter().map(|item| item.shard).collect();
         let stream = put.routes.stream.name.as_str();
+        let caught_up = handle.has_caught_up();
         handle.state(|group| {
             let facts = shards.into_iter().map(|shard| {
                 let known = group.shard(shard);
                 let limits = known.map_or(put.routes.limits, |it| it.limits);
-                let untouched = known.is_none_or(|it| it.last().is_none());
+                let untouched = caught_up && known.is_none_or(|it| it.last().is_none());
                 (shard, ShardFacts { shard, limits, stream, untouched })
             });
             facts.collect()

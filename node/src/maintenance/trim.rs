@@ -3,8 +3,8 @@
 //! The leader of a group looks up, per shard, the first record that is young enough, and proposes
 //! that as a trim. Every replica that has applied it drops whole segments below.
 //!
-//! Invariant: time here is group time, which no jump of a wall clock moves; a record is trimmed
-//! only when *applied* group time says that it is too old.
+//! Invariant: how old a record is, the leader's clock says, which goes by the zones' (`crate::clock`): no node's wall
+//! clock alone makes a record old.
 
 use braid_probe::{Mark, reachable};
 use braid_stream::command::{GroupCommand, ShardTrim, Trim};
@@ -18,7 +18,7 @@ use crate::replication::{GroupHandle, Groups};
 pub async fn run(groups: &Groups, index: &dyn RecordIndex, clock: &NodeClock) {
     for replica in groups.all() {
         let Some(handle) = groups.get(replica.id()) else { continue };
-        if handle.is_leader() {
+        if handle.is_leader() && clock.is_settled() {
             match plan(&handle, index, clock.now_ms()) {
                 Ok(Some(trim)) => {
                     reachable!(Mark::TrimProposed);

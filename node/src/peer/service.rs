@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::clock::{self, NodeClock};
 use crate::control::{Membership, on_propose};
 use crate::replication::{GroupReplica, Groups, RaftHandle, wire};
 
@@ -44,13 +45,14 @@ const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 #[derive(Clone)]
 pub struct PeerService {
     membership: Arc<Membership>,
+    clock: NodeClock,
     stopping: watch::Receiver<bool>,
 }
 
 impl PeerService {
     /// A service that answers for `membership`'s node until `stopping` says true.
-    pub fn new(membership: Arc<Membership>, stopping: watch::Receiver<bool>) -> PeerService {
-        PeerService { membership, stopping }
+    pub fn new(membership: Arc<Membership>, clock: NodeClock, stopping: watch::Receiver<bool>) -> PeerService {
+        PeerService { membership, clock, stopping }
     }
 
     /// The groups and the directory, once this node belongs to a cluster.
@@ -71,9 +73,9 @@ impl Peer for PeerService {
     async fn connect(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<FrameStream>, Status> {
         let (directory, groups) = self.member()?;
         let (tx, rx) = mpsc::channel(REPLIES);
-        let (mut stopping, membership) = (self.stopping.clone(), self.membership.clone());
+        let (service, mut stopping) = (self.clone(), self.stopping.clone());
         task::spawn(async move {
-            let serve = std::pin::pin!(serve_stream(request.into_inner(), tx, membership, directory, groups));
+            let serve = std::pin::pin!(service.serve_stream(request.into_inner(), tx, directory, groups));
             let stopped = std::pin::pin!(stopping.wait_for(|stop| *stop));
             // A peer keeps its stream open for ever: the node that stops ends it.
             select(serve, stopped).await;
@@ -103,55 +105,63 @@ impl Peer for PeerService {
     }
 }
 
-/// Reads one stream to its end.
-async fn serve_stream(
-    mut frames: Streaming<PeerFrame>,
-    replies: mpsc::Sender<PeerFrame>,
-    membership: Arc<Membership>,
-    directory: Directory,
-    groups: Arc<Groups>,
-) {
-    // Ordered: at the stream's end the pipelines are closed one after the other.
-    let mut pipelines: BTreeMap<u32, mpsc::Sender<PeerFrame>> = BTreeMap::new();
-    while let Some(Ok(frame)) = frames.next().await {
-        let from = (frame.from_node, frame.from_incarnation);
-        let to = (frame.to_node, frame.to_incarnation);
-        if let Err(why) = directory.check(&frame.cluster_id, from, to) {
-            reachable!(Mark::PeerRefused);
-            tracing::warn!("peer frame refused: {why}");
-            if let NotHeard::Stranger(node) = why {
-                membership.inquire(node);
+impl PeerService {
+    /// Reads one stream to its end.
+    async fn serve_stream(
+        &self,
+        mut frames: Streaming<PeerFrame>,
+        replies: mpsc::Sender<PeerFrame>,
+        directory: Directory,
+        groups: Arc<Groups>,
+    ) {
+        // Ordered: at the stream's end the pipelines are closed one after the other.
+        let mut pipelines: BTreeMap<u32, mpsc::Sender<PeerFrame>> = BTreeMap::new();
+        while let Some(Ok(frame)) = frames.next().await {
+            let from = (frame.from_node, frame.from_incarnation);
+            let to = (frame.to_node, frame.to_incarnation);
+            if let Err(why) = directory.check(&frame.cluster_id, from, to) {
+                reachable!(Mark::PeerRefused);
+                tracing::warn!("peer frame refused: {why}");
+                if let NotHeard::Stranger(node) = why {
+                    self.membership.inquire(node);
+                }
+                if replies.send(error(&frame, why.to_string())).await.is_err() {
+                    return;
+                }
+                continue;
             }
-            if replies.send(error(&frame, why.to_string())).await.is_err() {
-                return;
+            if frame.kind() == Kind::Clock {
+                if replies.send(reply(&frame, clock::answer(&self.clock))).await.is_err() {
+                    return;
+                }
+                continue;
             }
-            continue;
-        }
-        let Some(replica) = groups.replica(GroupId(frame.group)) else {
-            let why = format!("group {} has no replica on this node", frame.group);
-            if replies.send(error(&frame, why)).await.is_err() {
-                return;
+            let Some(replica) = groups.replica(GroupId(frame.group)) else {
+                let why = format!("group {} has no replica on this node", frame.group);
+                if replies.send(error(&frame, why)).await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            if frame.kind() == Kind::Append {
+                let pipeline = pipelines.entry(frame.group).or_insert_with(|| {
+                    let (tx, rx) = mpsc::channel(APPENDS_IN_FLIGHT);
+                    task::spawn(run_appends(rx, replica.raft().clone(), replies.clone()));
+                    tx
+                });
+                if pipeline.send(frame).await.is_err() {
+                    return;
+                }
+            } else {
+                let (replies, groups) = (replies.clone(), groups.clone());
+                task::spawn(async move {
+                    let answer = match answer(&replica, &groups, &frame).await {
+                        Ok(body) => reply(&frame, body),
+                        Err(why) => error(&frame, why),
+                    };
+                    let _ = replies.send(answer).await;
+                });
             }
-            continue;
-        };
-        if frame.kind() == Kind::Append {
-            let pipeline = pipelines.entry(frame.group).or_insert_with(|| {
-                let (tx, rx) = mpsc::channel(APPENDS_IN_FLIGHT);
-                task::spawn(run_appends(rx, replica.raft().clone(), replies.clone()));
-                tx
-            });
-            if pipeline.send(frame).await.is_err() {
-                return;
-            }
-        } else {
-            let (replies, groups) = (replies.clone(), groups.clone());
-            task::spawn(async move {
-                let answer = match answer(&replica, &groups, &frame).await {
-                    Ok(body) => reply(&frame, body),
-                    Err(why) => error(&frame, why),
-                };
-                let _ = replies.send(answer).await;
-            });
         }
     }
 }

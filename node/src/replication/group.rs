@@ -472,6 +472,14 @@ impl GroupHandle {
         self.0.raft.server_metrics().borrow_watched().vote.leader_id.term
     }
 
+    /// Whether this replica has applied an entry of its term: as the leader it then has all that was appended before.
+    pub fn has_caught_up(&self) -> bool {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics.last_applied.map(super::raft::to_log_id);
+        applied.is_some_and(|applied| applied.term == metrics.current_term) || planted(Bug::UntouchedOnBelief)
+    }
+
     /// Appends records, in order. Resolves when a majority has fsynced them and this leader has
     /// applied them; one outcome per record, in order.
     pub async fn append(&self, records: Vec<(ShardId, Record)>) -> Result<Vec<AppendOutcome>, ProposeError> {

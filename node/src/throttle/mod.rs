@@ -53,7 +53,8 @@ pub struct ShardFacts<'a> {
     pub limits: Limits,
     /// Its stream's name, for the metrics.
     pub stream: &'a str,
-    /// Whether it has no record yet: then no predecessor can have admitted any.
+    /// Whether it certainly has no record yet, as a leader knows that has caught up: then no predecessor can have
+    /// admitted any.
     pub untouched: bool,
 }
 
