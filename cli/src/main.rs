@@ -23,6 +23,7 @@ mod node;
 mod output;
 mod pieces;
 mod put;
+mod scale;
 mod scan;
 mod shard;
 mod shown;
@@ -83,6 +84,7 @@ enum Command {
     Stream(stream::Command),
     #[command(subcommand)]
     Shard(shard::Command),
+    Scale(scale::Args),
     Put(put::Args),
     Get(get::Args),
     Tail(tail::Args),
@@ -120,6 +122,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(args).await,
         Command::Stream(command) => stream::run(command, &endpoints, output).await,
         Command::Shard(command) => shard::run(command, &endpoints, output).await,
+        Command::Scale(args) => scale::run(args, &endpoints, output).await,
         Command::Put(args) => put::run(args, &endpoints, output).await,
         Command::Get(args) => get::run(args, &endpoints, output).await,
         Command::Tail(args) => tail::run(args, &endpoints, output).await,

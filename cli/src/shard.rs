@@ -84,7 +84,7 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
     list(&client, &stream, format).await
 }
 
-async fn list(client: &Client, stream: &str, format: Format) -> Result<(), Failure> {
+pub async fn list(client: &Client, stream: &str, format: Format) -> Result<(), Failure> {
     let shards = client.list_shards(stream).await?;
     if format == Format::Json {
         return Ok(print_json(&shards.iter().map(to_json).collect())?);
@@ -106,10 +106,12 @@ async fn list(client: &Client, stream: &str, format: Format) -> Result<(), Failu
 }
 
 fn state(shard: &v1::Shard) -> &'static str {
-    match &shard.sequence_number_range {
-        Some(range) if !range.ending_sequence_number.is_empty() => "closed",
-        _ => "open",
-    }
+    if is_open(shard) { "open" } else { "closed" }
+}
+
+/// Whether it takes records.
+pub fn is_open(shard: &v1::Shard) -> bool {
+    shard.sequence_number_range.as_ref().is_none_or(|range| range.ending_sequence_number.is_empty())
 }
 
 fn to_json(shard: &v1::Shard) -> Value {

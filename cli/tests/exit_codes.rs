@@ -23,6 +23,8 @@ fn each_mistake_has_its_code_and_a_word_about_it() {
         (&["nonsense"], 2, "unrecognized subcommand"),
         (&["stream", "create", "s", "--shards", "0"], 2, "--shards"),
         (&["stream", "create", "s", "--retention", "soon"], 2, "not a duration"),
+        (&["scale", "s"], 2, "--shards"),
+        (&["scale", "s", "--shards", "-1"], 2, "--shards"),
         (&["put", "s", "data", "--explicit-hash-key", "x"], 2, "--explicit-hash-key"),
         (&["put", "s", "--file", "/nowhere/at/all"], 1, "/nowhere/at/all"),
         (&["put", "s", "--file", "/"], 2, "directory"),

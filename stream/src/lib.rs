@@ -20,6 +20,7 @@ pub mod limits;
 pub mod name;
 pub mod placement;
 pub mod record;
+pub mod scale;
 pub mod sequence;
 pub mod shard;
 pub mod shard_map;

@@ -8,5 +8,6 @@ mod iterator;
 mod name;
 mod placement;
 mod record;
+mod scale;
 mod sequence;
 mod throttle;

@@ -1,0 +1,82 @@
+//! Plans for scaling: they reach what was asked for, and every step can be carried out.
+
+use std::collections::BTreeSet;
+
+use braid_stream::scale::{ScaleError, Step, outcome, plan};
+use braid_stream::{HashKey, HashRange};
+use proptest::prelude::*;
+
+/// Ranges that begin at 0 and at each of `cuts`.
+fn tiling(cuts: &[u128]) -> Vec<HashRange> {
+    let starts: BTreeSet<u128> = cuts.iter().copied().chain([0]).collect();
+    let starts: Vec<u128> = starts.into_iter().collect();
+    let end = |nth: usize| starts.get(nth + 1).map_or(HashKey::MAX, |next| HashKey(next - 1));
+    (0..starts.len()).map(|nth| HashRange::new(HashKey(starts[nth]), end(nth)).unwrap()).collect()
+}
+
+#[test]
+fn twice_as_many_is_one_split_each_and_half_is_one_merge_each() {
+    let four = HashRange::split_even(4);
+    let steps = plan(&four, 8).unwrap();
+    assert!(steps.len() == 4 && steps.iter().all(|step| matches!(step, Step::Split { .. })), "{steps:?}");
+    let steps = plan(&HashRange::split_even(8), 4).unwrap();
+    assert!(steps.len() == 4 && steps.iter().all(|step| matches!(step, Step::Merge { .. })), "{steps:?}");
+    assert_eq!(plan(&four, 4), Ok(vec![]));
+}
+
+#[test]
+fn from_one_the_line_of_ancestors_grows_by_the_logarithm() {
+    let steps = plan(&[HashRange::FULL], 64).unwrap();
+    let holds = |key: HashKey| {
+        steps.iter().filter(move |step| matches!(step, Step::Split { range, .. } if range.contains(key)))
+    };
+    assert_eq!(steps.len(), 63);
+    assert!(HashRange::split_even(64).iter().all(|range| holds(range.start()).count() == 6));
+}
+
+#[test]
+fn what_can_not_be_planned_is_named() {
+    let count = |shards| Err(ScaleError::Count { shards });
+    assert_eq!(plan(&[HashRange::FULL], 0), count(0));
+    assert_eq!(plan(&[HashRange::FULL], 10_001), count(10_001));
+    assert_eq!(plan(&[HashRange::FULL], 10_001).unwrap_err().to_string(), "10001 shards: 1 to 10000 are allowed");
+    let not_tiled = |open: &[HashRange], at| assert_eq!(plan(open, 2), Err(ScaleError::NotTiled { at: HashKey(at) }));
+    let three = tiling(&[10, 20]);
+    not_tiled(&[], 0);
+    not_tiled(&three[1..], 0);
+    not_tiled(&three[..2], 20);
+    not_tiled(&[three[0], three[2]], 10);
+    not_tiled(&[three[0], three[0], three[1], three[2]], 0);
+}
+
+proptest! {
+    #[test]
+    fn any_tiling_becomes_even_in_as_few_steps_as_can_be(
+        cuts in prop::collection::vec(any::<u128>(), 0..16),
+        even in prop::option::of(1..24u32),
+        shards in 1..64u32,
+    ) {
+        // Some of the cuts are where an even share begins.
+        let even: Vec<u128> = even.into_iter().flat_map(HashRange::split_even).map(|it| it.start().0).collect();
+        let open = tiling(&[cuts, even].concat());
+        let target = HashRange::split_even(shards);
+        let steps = plan(&open, shards).unwrap();
+        for done in 0..=steps.len() {
+            let now = outcome(&open, &steps[..done]);
+            prop_assert!(plan(&now, 1).is_ok(), "after {done} steps the ranges do not tile: {now:?}");
+            if let Some(step) = steps.get(done) {
+                let there = match step {
+                    Step::Split { range, at } => now.contains(range) && range.contains(*at) && *at > range.start(),
+                    Step::Merge { lower, upper } => {
+                        now.contains(lower) && now.contains(upper) && lower.end() < upper.start() && lower.adjacent(upper)
+                    }
+                };
+                prop_assert!(there, "{step:?} after {done} steps");
+            }
+        }
+        prop_assert_eq!(outcome(&open, &steps), target.clone());
+        let starts = |ranges: &[HashRange]| ranges.iter().map(HashRange::start).collect::<BTreeSet<_>>();
+        let (before, after) = (starts(&open), starts(&target));
+        prop_assert_eq!(steps.len(), before.symmetric_difference(&after).count());
+    }
+}
