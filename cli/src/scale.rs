@@ -1,7 +1,9 @@
 //! `braid scale`: as many shards as are asked for, with equal shares of the keys.
 //!
-//! Invariant: the plan is made anew from the shards there are after every step, so that a run that is interrupted, or
-//! finds that somebody else has split or merged meanwhile, goes on from there.
+//! Invariant: before each step the shards that are there are compared with the plan. Where it does not fit them, since
+//! somebody else has split or merged, it is made anew; so a run that is interrupted can be begun again.
+
+use std::collections::VecDeque;
 
 use braid_client::{CallError, Client, Reason};
 use braid_proto::v1;
@@ -35,6 +37,9 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// How often a plan that does not fit any more is made anew.
+const PLANS_MAX: u32 = 20;
+
 /// The open shards, in order of their keys.
 struct Open(Vec<(HashRange, String)>);
 
@@ -55,9 +60,31 @@ impl Open {
         scale::plan(&self.ranges(), shards).map_err(|e| Failure::usage(e.to_string()))
     }
 
+    /// Whether what `step` is to make is there.
+    fn has_done(&self, step: &Step) -> bool {
+        self.has(&scale::outcome(&needs(step), std::slice::from_ref(step)))
+    }
+
+    /// Whether what `step` needs is there.
+    fn can_do(&self, step: &Step) -> bool {
+        self.has(&needs(step))
+    }
+
+    fn has(&self, ranges: &[HashRange]) -> bool {
+        ranges.iter().all(|range| self.name(range).is_some())
+    }
+
     /// The shard that has `range` now; none, if an earlier step makes it.
     fn name(&self, range: &HashRange) -> Option<&str> {
         self.0.iter().find(|(it, _)| it == range).map(|(_, name)| name.as_str())
+    }
+}
+
+/// The shards that a step does away with.
+fn needs(step: &Step) -> Vec<HashRange> {
+    match *step {
+        Step::Split { range, .. } => vec![range],
+        Step::Merge { lower, upper } => vec![lower, upper],
     }
 }
 
@@ -82,32 +109,40 @@ pub async fn run(args: Args, endpoints: &Endpoints, format: Format) -> Result<()
     if dry_run {
         return Ok(());
     }
-    carry_out(&client, &stream, shards, steps.len()).await?;
+    carry_out(&client, &stream, shards, steps.into()).await?;
     shard::list(&client, &stream, format).await
 }
 
-async fn carry_out(client: &Client, stream: &str, shards: u32, planned: usize) -> Result<(), Failure> {
-    // Somebody else may work on the same stream; not for ever.
-    for _ in 0..planned.max(1) * 2 + 10 {
+async fn carry_out(client: &Client, stream: &str, shards: u32, mut steps: VecDeque<Step>) -> Result<(), Failure> {
+    let mut plans = 1;
+    loop {
         let open = Open::of(client, stream).await?;
-        let steps = open.plan(shards)?;
-        let Some(step) = steps.first() else { return Ok(()) };
+        while steps.front().is_some_and(|step| open.has_done(step)) {
+            steps.pop_front();
+        }
+        if steps.front().is_none_or(|step| !open.can_do(step)) {
+            steps = open.plan(shards)?.into();
+            plans += 1;
+        }
+        let Some(step) = steps.front() else { return Ok(()) };
+        if plans > PLANS_MAX {
+            let why = format!("the shards of {stream} went on changing while it was scaled");
+            return Err(Failure::failed(why).hint("is somebody else splitting or merging them? Run it again"));
+        }
         eprintln!("{} to go: {}", steps.len(), describe(&open, step));
-        let named = |range: &HashRange| open.name(range).expect("the first step is of what is there").to_owned();
+        let named = |range: &HashRange| open.name(range).expect("the step is of shards that are there");
         let done = match step {
-            Step::Split { range, at } => client.split_shard(stream, &named(range), Some(*at)).await,
-            Step::Merge { lower, upper } => client.merge_shards(stream, &named(lower), &named(upper)).await,
+            Step::Split { range, at } => client.split_shard(stream, named(range), Some(*at)).await,
+            Step::Merge { lower, upper } => client.merge_shards(stream, named(lower), named(upper)).await,
         };
         match done {
             // Whether it was done, the shards that are there next say.
             Ok(()) | Err(CallError::Unknown { .. }) => {}
-            Err(e) if matches!(e.reason(), Some(Reason::StreamNotActive | Reason::ShardClosed)) => {}
+            Err(e) if matches!(e.reason(), Some(Reason::StreamNotActive | Reason::ShardClosed)) => plans += 1,
             Err(e) => return Err(e.into()),
         }
         client.wait_active(stream).await?;
     }
-    let why = format!("the shards of {stream} went on changing while it was scaled");
-    Err(Failure::failed(why).hint("is somebody else splitting or merging them? Run it again"))
 }
 
 fn describe(open: &Open, step: &Step) -> String {

@@ -343,6 +343,8 @@ impl Background {
                 retention_ms_max: c.retention_ceiling_hours * 3_600_000,
             },
         };
+        let told = self.membership.clone();
+        task::spawn(async move { told.tell_founders().await });
         let settled = clock::settle(&self.clock, &options.links, ALONE);
         let lease_over = async {
             if comes_back && !planted(Bug::LeaseForgotten) {
@@ -354,8 +356,6 @@ impl Background {
         futures_util::future::join(settled, lease_over).await;
         let controller = Controller::new(self.membership.clone(), directory, groups.clone(), options, new_cluster);
         let catalog = controller.open_catalog().await?;
-        let told = self.membership.clone();
-        task::spawn(async move { told.tell_founders().await });
         let trim_every = Duration::from_millis(c.trim_every_ms);
         let (index, clock) = (self.index.clone(), self.clock.clone());
         let keep = maintenance::run(catalog.clone(), groups.clone(), index, clock, me, trim_every);

@@ -103,6 +103,7 @@ marks! {
     SnapshotInstalled "raft.snapshot_installed" Reachable "a snapshot has replaced state, index and log";
     VoterAwaited "raft.voter_awaited" Reachable "a replica that is to vote has to catch up first";
     ClockSetByOthers "clock.set_by_others" Sometimes "a node's clock was settled far from its own wall clock";
+    ClockCaughtUp "clock.caught_up" Sometimes "a running node's clock was far behind what three zones show";
     ClockUndecided "clock.undecided" Sometimes "two zones disagreed on the time, and no third was heard";
     ClockRunsFree "clock.runs_free" Reachable "a running node heard too few zones to agree on the time";
     VotersHaveTheLog "raft.voters_have_the_log" Always "who is to vote has the log up to where it was named";

@@ -70,8 +70,8 @@ struct State {
     /// Those, and nodes of which reads were made to fail.
     tampered: BTreeSet<u64>,
     since_down: BTreeMap<u64, u64>,
-    /// Which nodes are made to read, and of which group.
-    reading: BTreeSet<(u64, GroupId)>,
+    /// Which processes are made to read, and of which group.
+    reading: BTreeSet<(Pid, GroupId)>,
 }
 
 /// A node that is being replaced.

@@ -35,6 +35,11 @@ pub enum ScaleError {
         /// What was asked for.
         shards: u32,
     },
+    /// On the way there would be more shards at once than a stream may have.
+    Room {
+        /// How many.
+        shards: usize,
+    },
     /// The ranges given overlap, or leave keys out.
     NotTiled {
         /// The first key that no range has, or two have.
@@ -46,6 +51,9 @@ impl fmt::Display for ScaleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ScaleError::Count { shards } => write!(f, "{shards} shards: 1 to {SHARDS_PER_STREAM_MAX} are allowed"),
+            ScaleError::Room { shards } => {
+                write!(f, "on the way there would be {shards} open shards: {SHARDS_PER_STREAM_MAX} are allowed")
+            }
             ScaleError::NotTiled { at } => write!(f, "hash key {at} belongs to no open shard, or to two"),
         }
     }
@@ -53,11 +61,11 @@ impl fmt::Display for ScaleError {
 
 impl std::error::Error for ScaleError {}
 
-/// The steps from shards with the ranges `open`, in any order, to `shards` of equal shares ([`HashRange::split_even`]).
+/// The steps from shards with the ranges `open`, in any order, to `shards` of equal shares.
 ///
-/// First splits, then merges; as few as reach just these ranges, since each key that changes its shard is in one of
-/// them anyway. A range that is split or merged several times is so in halves: the line of a shard's ancestors grows by
-/// the logarithm.
+/// A share begins where [`HashRange::split_even`] says, or where an open shard does that is less than `shards` keys off:
+/// rounding makes no shards of a few keys. As few steps as reach that, and merges as soon as they can be. A range that
+/// is split or merged several times is so in halves: the line of a shard's ancestors grows by the logarithm.
 pub fn plan(open: &[HashRange], shards: u32) -> Result<Vec<Step>, ScaleError> {
     if !(1..=SHARDS_PER_STREAM_MAX).contains(&shards) {
         return Err(ScaleError::Count { shards });
@@ -65,23 +73,43 @@ pub fn plan(open: &[HashRange], shards: u32) -> Result<Vec<Step>, ScaleError> {
     let mut open = open.to_vec();
     open.sort_unstable();
     tiled(&open)?;
-    let targets = HashRange::split_even(shards);
-    let (mut steps, mut pieces) = (Vec::new(), Vec::new());
-    for range in open {
-        let first = targets.partition_point(|target| target.start() <= range.start());
-        let last = targets.partition_point(|target| target.start() <= range.end());
-        let cuts: Vec<HashKey> = targets[first..last.max(first)].iter().map(HashRange::start).collect();
-        split(range, &cuts, &mut steps, &mut pieces);
-    }
-    let mut pieces = pieces.into_iter().peekable();
-    for target in targets {
-        let mut parts = Vec::new();
-        while let Some(part) = pieces.next_if(|part| part.end() <= target.end()) {
-            parts.push(part);
+    let starts: Vec<HashKey> = HashRange::split_even(shards).iter().map(|it| near(&open, it.start(), shards)).collect();
+    let ends = starts[1..].iter().map(|next| HashKey(next.0 - 1)).chain([HashKey::MAX]);
+    let (mut ends, mut steps, mut pieces) = (ends.peekable(), Vec::new(), Vec::new());
+    for range in open.iter().copied() {
+        let first = starts.partition_point(|start| *start <= range.start());
+        let last = starts.partition_point(|start| *start <= range.end());
+        split(range, &starts[first..last], &mut steps, &mut pieces);
+        while let Some(end) = ends.next_if(|end| *end <= range.end()) {
+            let parts = pieces.partition_point(|piece: &HashRange| piece.end() <= end);
+            merge(&pieces.drain(..parts).collect::<Vec<_>>(), &mut steps);
         }
-        merge(&parts, &mut steps);
     }
+    room(open.len(), &steps)?;
     Ok(steps)
+}
+
+/// Where an open shard begins less than `within` keys from `start`; else `start`.
+fn near(open: &[HashRange], start: HashKey, within: u32) -> HashKey {
+    let after = open.partition_point(|range| range.start() < start);
+    let around = [after.checked_sub(1), Some(after)].into_iter().flatten().filter_map(|nth| open.get(nth));
+    let apart = |range: &&HashRange| range.start().0.abs_diff(start.0);
+    around.filter(|range| apart(range) < u128::from(within)).min_by_key(apart).map_or(start, HashRange::start)
+}
+
+/// That there are never more shards than a stream may have; those that there are already may be.
+fn room(open: usize, steps: &[Step]) -> Result<(), ScaleError> {
+    let (mut now, mut most) = (open, 0);
+    for step in steps {
+        match step {
+            Step::Split { .. } => {
+                now += 1;
+                most = most.max(now);
+            }
+            Step::Merge { .. } => now -= 1,
+        }
+    }
+    if most > SHARDS_PER_STREAM_MAX as usize { Err(ScaleError::Room { shards: most }) } else { Ok(()) }
 }
 
 /// The ranges after `steps`, in order.

@@ -64,10 +64,13 @@ pub async fn settle(clock: &NodeClock, links: &Links, alone: Duration) {
             }
         } else {
             let undecided = round.at - *heard_since.get_or_insert(round.at) >= UNDECIDED;
-            let by_others = agreed(&units, &round.settled).or_else(|| earliest(&round.settled));
-            let by_all = || agreed(&units, &round.wall).or_else(|| earliest(&round.wall).filter(|_| undecided));
             sometimes!(undecided, Mark::ClockUndecided);
-            if let Some(ms) = by_others.or_else(by_all) {
+            let found = agreed(&units, &round.settled)
+                .or_else(|| by_three(&units, &round.wall))
+                .or_else(|| earliest(&round.settled))
+                .or_else(|| agreed(&units, &round.wall))
+                .or_else(|| earliest(&round.wall).filter(|_| undecided));
+            if let Some(ms) = found {
                 let wall_ms = time::wall_ms();
                 sometimes!(ms.abs_diff(wall_ms) > 5_000, Mark::ClockSetByOthers);
                 clock.settle_at(round.at, if planted(Bug::ClockOfItsOwn) { wall_ms } else { ms });
@@ -92,24 +95,38 @@ pub async fn keep_right(clock: &NodeClock, links: &Links) -> Infallible {
             Some(ms) => clock.pull_to(round.at, ms),
             None => reachable!(Mark::ClockRunsFree),
         }
+        if let Some(ms) = by_three(&units(links.directory()), &round.wall) {
+            clock.catch_up(round.at, ms);
+        }
         clock.compare();
     }
+}
+
+/// What three or more agree on: it can't be wrong because of one of them.
+fn by_three(units: &BTreeSet<String>, heard: &[Heard]) -> Option<u64> {
+    let those: BTreeSet<&str> = heard.iter().map(|(unit, _)| unit.as_str()).collect();
+    agreed(units, heard).filter(|_| those.len() >= ZONES)
 }
 
 /// What counts once: a zone, or a node where there are fewer than three zones.
 fn units(directory: &Directory) -> BTreeSet<String> {
     let zones: BTreeSet<String> = directory.all().into_iter().map(|(_, entry)| entry.zone).collect();
     match zones.len() < ZONES {
-        true => directory.all().into_iter().map(|(node, _)| node.to_string()).collect(),
+        true => directory.all().into_iter().map(|(node, _)| node_unit(node)).collect(),
         false => zones,
     }
+}
+
+/// No zone is called so: their names have no spaces.
+fn node_unit(node: u64) -> String {
+    format!("node {node}")
 }
 
 /// Asks every node that is known, all at once.
 async fn ask(links: &Links) -> Round {
     let me = links.directory().me().node;
     let units = units(links.directory());
-    let unit = |node: u64, zone: &str| if units.contains(zone) { zone.to_owned() } else { node.to_string() };
+    let unit = |node: u64, zone: &str| if units.contains(zone) { zone.to_owned() } else { node_unit(node) };
     let ask = |node: u64, unit: String| async move {
         let asked = Instant::now();
         let reply = links.call(node, Lane::Control, 0, Kind::Clock, Bytes::new(), ANSWER).await.ok()?;

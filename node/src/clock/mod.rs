@@ -4,8 +4,8 @@
 //!   wall clocks of all nodes ─▶ `exchange` ─▶ `agree` (the zones' median) ─▶ NodeClock ─▶ stamps, retention
 //! ```
 //! Invariant: it never goes back, and it advances with the monotonic clock. At start it is set to what the zones
-//! agree on, before anything is stamped; afterwards they pull it gently, by at most one part in twenty of the time
-//! that passed. One node's wall clock, however wrong, stamps nothing into the future and trims nothing early: neither
+//! agree on, before the node leads anything; afterwards they pull it gently, by at most one part in twenty of the time
+//! that passed, and set it only where three zones show that it is far behind. One node's wall clock, however wrong, stamps nothing into the future and trims nothing early: neither
 //! when it jumps nor when the node is restarted.
 
 mod agree;
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use braid_env::time::{self, Instant};
+use braid_probe::{Mark, sometimes};
 
 pub use agree::{Heard, agreed};
 pub use exchange::{answer, keep_right, settle};
@@ -77,7 +78,8 @@ impl NodeClock {
         self.is_settled().then_some(now_ms)
     }
 
-    /// Whether this clock was set to what the zones agreed on. Before that nothing is stamped with it, nor trimmed.
+    /// Whether this clock was set to what the zones agreed on. Before that the node leads nothing: nothing is stamped
+    /// or trimmed by it.
     pub fn is_settled(&self) -> bool {
         self.0.lock().expect("no panic while locked").settled
     }
@@ -122,12 +124,24 @@ impl NodeClock {
         r.ms
     }
 
+    /// Sets the clock to `ms`, as of `at`, if it is far behind that: it was settled wrong, or the machine was suspended
+    /// and the monotonic clock stood still.
+    fn catch_up(&self, at: Instant, ms: u64) {
+        let now_ms = self.advance(at);
+        if ms > now_ms + ALARM_MS {
+            sometimes!(true, Mark::ClockCaughtUp);
+            tracing::warn!("the clock was {} ms behind the time that three zones go by, and is set", ms - now_ms);
+            let mut r = self.0.lock().expect("no panic while locked");
+            r.ms = r.ms.max(ms);
+        }
+    }
+
     /// What is wrong with this node's clocks, for its operator.
     pub fn warning(&self) -> Option<String> {
         let (now_ms, wall_ms) = (self.now_ms(), time::wall_ms());
         let (apart_ms, side) = (wall_ms.abs_diff(now_ms), if wall_ms > now_ms { "ahead of" } else { "behind" });
         match self.is_settled() {
-            false => Some("too few nodes have said what time it is: nothing is written or trimmed here".into()),
+            false => Some("too few nodes have said what time it is: this one leads nothing before".into()),
             true if apart_ms <= ALARM_MS => None,
             true => Some(format!("the wall clock is {apart_ms} ms {side} the time that the zones go by: set it")),
         }
@@ -171,7 +185,7 @@ mod tests {
         let ahead = minute_with(DAY_MS as i64);
         assert!(ahead > 60_000 && ahead <= 60_000 + 60_000 / PULL, "{ahead}");
         let behind = minute_with(-(DAY_MS as i64));
-        assert!(behind < 60_000 && behind >= 60_000 - 60_000 / PULL, "{behind}");
+        assert!((60_000 - 60_000 / PULL..60_000).contains(&behind), "{behind}");
         assert_eq!(minute_with(500), 60_500, "a small difference is corrected fully");
     }
 

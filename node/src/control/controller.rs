@@ -67,6 +67,10 @@ impl Controller {
         self.groups.insert(replica.clone());
         let voters = self.membership.catalog_voters();
         if voters.iter().any(|(node, _)| *node == self.directory.me().node) {
+            if replica.log().last_id().is_none() {
+                // The first leader is elected at once.
+                self.options.clock.settled().await;
+            }
             replica.initialize(&voters).await?;
         }
         Ok(self.groups.catalog().expect("just inserted"))

@@ -1,25 +1,24 @@
 //! Bringing a group's Raft membership to what the catalog says: a learner first, then a voter.
 //!
 //! Invariant: a group's membership is changed by its own leader only, one group at a time per
-//! node, and a replica votes only once it has caught up. A new leader goes on where the old one
+//! node, and a replica votes only once it has the log up to where it was named. A new leader goes on where the old one
 //! stopped: it compares the same two lists.
 
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::time::Duration;
 
 use braid_env::time;
-use braid_probe::{Bug, planted};
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_stream::ids::{GroupId, NodeId};
-use futures_util::future::{Either, select};
 
 use crate::peer::Directory;
 use crate::replication::{CatalogHandle, GroupReplica, Groups};
 
-/// How long a new replica may take to catch up before the next round begins again.
-const CATCH_UP: Duration = Duration::from_secs(60);
+/// How long one step may take before the next round begins again.
+const STEP: Duration = Duration::from_secs(10);
 
-/// Changes the membership of the first group led here that differs from the catalog.
+/// Takes every group led here that differs from the catalog one step further. None waits for another: a new replica may
+/// take long to catch up, or be lost before it has.
 pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, directory: &Directory) {
     for replica in groups.all().into_iter().filter(|g| g.is_leader()) {
         let group = replica.id();
@@ -28,20 +27,12 @@ pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, directory: &Dir
         if now == wanted || now.is_empty() {
             continue;
         }
-        // A new replica that is lost before it has caught up would be waited for in vain.
-        let mut applied = catalog.applied();
-        let overtaken =
-            async { while applied.changed().await.is_ok() && self::wanted(catalog, group, &now) == wanted {} };
-        let change = time::timeout(CATCH_UP, change(&replica, &now, &wanted, directory));
-        match select(pin!(change), pin!(overtaken)).await {
-            Either::Left((Ok(Ok(())), _)) => {
-                tracing::info!(group = group.0, "replicas are now {wanted:?}, were {now:?}")
-            }
-            Either::Left((Ok(Err(e)), _)) => tracing::info!(group = group.0, "replicas not changed yet: {e}"),
-            Either::Left((Err(_), _)) => tracing::info!(group = group.0, "the new replica has not caught up yet"),
-            Either::Right(_) => tracing::info!(group = group.0, "replicas were to be {wanted:?}, and now others"),
+        match time::timeout(STEP, change(&replica, &now, &wanted, directory)).await {
+            Ok(Ok(true)) => tracing::info!(group = group.0, "replicas are now {wanted:?}, were {now:?}"),
+            Ok(Ok(false)) => reachable!(Mark::VoterAwaited),
+            Ok(Err(e)) => tracing::info!(group = group.0, "replicas not changed yet: {e}"),
+            Err(_) => tracing::info!(group = group.0, "replicas not changed within {} s", STEP.as_secs()),
         }
-        return;
     }
 }
 
@@ -62,18 +53,23 @@ fn holder(catalog: &CatalogHandle, node: NodeId) -> NodeId {
     })
 }
 
+/// Whether the group's voters are `wanted` now; not yet, where new ones have to catch up.
 async fn change(
     replica: &GroupReplica,
     now: &BTreeSet<u64>,
     wanted: &BTreeSet<u64>,
     directory: &Directory,
-) -> Result<(), String> {
-    for node in wanted.difference(now) {
+) -> Result<bool, String> {
+    let learners: BTreeSet<u64> = replica.status().replica.learners.into_iter().collect();
+    for node in wanted.difference(now).filter(|node| !learners.contains(node)) {
         let address = directory.get(*node).ok_or_else(|| format!("node {node} is not known yet"))?.peer_address;
         replica.add_learner(*node, &address).await?;
     }
     if planted(Bug::VoterDropped) {
-        return replica.set_voters(wanted.intersection(now).copied()).await;
+        return replica.set_voters(&wanted.intersection(now).copied().collect()).await.map(|()| true);
     }
-    replica.set_voters(wanted.iter().copied()).await
+    if !replica.have_caught_up(wanted) && !planted(Bug::VoterWithoutLog) {
+        return Ok(false);
+    }
+    replica.set_voters(wanted).await.map(|()| true)
 }

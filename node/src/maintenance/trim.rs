@@ -18,7 +18,7 @@ use crate::replication::{GroupHandle, Groups};
 pub async fn run(groups: &Groups, index: &dyn RecordIndex, clock: &NodeClock) {
     for replica in groups.all() {
         let Some(handle) = groups.get(replica.id()) else { continue };
-        if handle.is_leader() && clock.is_settled() {
+        if handle.is_leader() {
             match plan(&handle, index, clock.now_ms()) {
                 Ok(Some(trim)) => {
                     reachable!(Mark::TrimProposed);

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use braid_env::disk;
+use braid_env::{disk, task};
 use braid_log::{Identity, Log, LogOptions, OpenError as LogOpenError};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::ids::GroupId;
@@ -96,6 +96,8 @@ fn raft_config(group: GroupId, options: &GroupOptions) -> Result<Config, OpenErr
         // and restarts in the same term writes another entry under the same log id.
         enable_leader_restore: Some(planted(Bug::LeaderRestored)),
         enable_pre_vote: Some(true),
+        // Whoever leads stamps.
+        enable_elect: options.clock.is_settled(),
         // The log is the stream: nothing is snapshotted or purged but by a replicated trim.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,
@@ -136,6 +138,13 @@ pub async fn open_group(group: GroupId, options: &GroupOptions) -> Result<Arc<Gr
     let raft = RaftHandle::new(me.node, config, network, LogStore::new(log, me.node), machine)
         .await
         .map_err(|e| OpenError::Raft(e.to_string()))?;
+    if !options.clock.is_settled() {
+        let (clock, raft) = (options.clock.clone(), raft.clone());
+        task::spawn(async move {
+            clock.settled().await;
+            raft.runtime_config().elect(true);
+        });
+    }
     Ok(GroupReplica::start(replica, raft, trim, options))
 }
 

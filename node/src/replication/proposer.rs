@@ -109,7 +109,6 @@ struct Caller {
 }
 
 async fn run(mut queue: mpsc::Receiver<Waiting>, replica: Arc<Replica>, raft: RaftHandle, clock: NodeClock) {
-    clock.settled().await;
     let in_flight = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
     while let Some(first) = queue.recv().await {
         // Waiting for the place in flight first makes the batch as large as the wait was long.

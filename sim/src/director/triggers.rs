@@ -84,22 +84,23 @@ impl Director {
     /// Makes `reader` read `group` now, as its leader, when `acker` is about to acknowledge entry `acked`.
     fn read_at(&self, reader: u64, group: GroupId, acker: u64, acked: u64) {
         let Some(process) = self.world.machines()[&reader].process.clone() else { return };
-        let Some(node) = self.world.node(reader) else { return };
-        if !self.state().reading.insert((reader, group)) {
+        // Not the node: whoever stops it has to have it alone.
+        let Some(groups) = self.world.node(reader).map(|node| node.groups().clone()) else { return };
+        if !self.state().reading.insert((process.pid, group)) {
             return;
         }
         let director = self.clone();
         let read = async move {
             let answered = async {
-                match node.groups().get(group) {
+                match groups.get(group) {
                     Some(group) => group.ensure_linearizable().await.ok(),
-                    None => node.groups().catalog()?.ensure_linearizable().await.ok(),
+                    None => groups.catalog()?.ensure_linearizable().await.ok(),
                 }
             };
             let answered = time::timeout(READ, answered).await.ok().flatten();
             let wrong = answered.and_then(|read| leases::check(group.0, acker, acked, reader, read));
             let mut state = director.state();
-            state.reading.remove(&(reader, group));
+            state.reading.remove(&(process.pid, group));
             state.wrong.extend(wrong);
         };
         self.world.executor.spawn(process.pid, process.seams, Box::pin(read));

@@ -24,6 +24,31 @@ fn twice_as_many_is_one_split_each_and_half_is_one_merge_each() {
     assert_eq!(plan(&four, 4), Ok(vec![]));
 }
 
+/// Found by reading: shares are rounded down, so those of 3 shards do not begin where those of 6 do.
+#[test]
+fn rounding_makes_no_shards_of_a_few_keys() {
+    for shards in 1..=64 {
+        let (some, twice) = (HashRange::split_even(shards), HashRange::split_even(2 * shards));
+        assert_eq!(plan(&some, 2 * shards).unwrap().len(), shards as usize, "{shards}");
+        assert_eq!(plan(&twice, shards).unwrap().len(), shards as usize, "{shards}");
+    }
+}
+
+/// Found by reading: with all splits before all merges, the catalog would refuse half-way.
+#[test]
+fn there_is_room_for_every_step_or_no_plan() {
+    let steps = plan(&HashRange::split_even(6_000), 7_000).unwrap();
+    let mut open = 6_000i32;
+    for step in steps {
+        open += if matches!(step, Step::Split { .. }) { 1 } else { -1 };
+        assert!(open <= 7_001, "{open}");
+    }
+    assert_eq!(open, 7_000);
+    let refused = plan(&HashRange::split_even(9_999), 10_000).unwrap_err();
+    assert_eq!(refused, ScaleError::Room { shards: 10_001 });
+    assert_eq!(plan(&[HashRange::FULL], 10_000).unwrap().len(), 9_999);
+}
+
 #[test]
 fn from_one_the_line_of_ancestors_grows_by_the_logarithm() {
     let steps = plan(&[HashRange::FULL], 64).unwrap();
@@ -59,7 +84,6 @@ proptest! {
         // Some of the cuts are where an even share begins.
         let even: Vec<u128> = even.into_iter().flat_map(HashRange::split_even).map(|it| it.start().0).collect();
         let open = tiling(&[cuts, even].concat());
-        let target = HashRange::split_even(shards);
         let steps = plan(&open, shards).unwrap();
         for done in 0..=steps.len() {
             let now = outcome(&open, &steps[..done]);
@@ -74,7 +98,11 @@ proptest! {
                 prop_assert!(there, "{step:?} after {done} steps");
             }
         }
-        prop_assert_eq!(outcome(&open, &steps), target.clone());
+        let target = outcome(&open, &steps);
+        prop_assert_eq!(target.len(), shards as usize);
+        for (has, even) in target.iter().zip(HashRange::split_even(shards)) {
+            prop_assert!(has.start().0.abs_diff(even.start().0) < u128::from(shards));
+        }
         let starts = |ranges: &[HashRange]| ranges.iter().map(HashRange::start).collect::<BTreeSet<_>>();
         let (before, after) = (starts(&open), starts(&target));
         prop_assert_eq!(steps.len(), before.symmetric_difference(&after).count());
