@@ -443,6 +443,10 @@ impl Director {
                     any |= self.pause(number, for_ms);
                     continue;
                 }
+                Effect::HandsOver => {
+                    any |= self.hand_over_from(number);
+                    continue;
+                }
             };
             any = true;
             self.world.crash(number, how, survive);

@@ -214,6 +214,8 @@ pub enum Effect {
     Killed,
     PowerLost,
     Paused,
+    /// It hands over a group that it leads.
+    HandsOver,
 }
 
 /// A trigger, armed from some time on; it strikes once.
@@ -243,16 +245,20 @@ impl Trigger {
             5 => Trigger::Created { skip: skip % 8 },
             _ => Trigger::Mark { name: crate::marks::draw(rng), skip: if rng.chance(700) { skip % 4 } else { skip } },
         };
+        let effect = match rng.chance(700) {
+            true => Effect::PowerLost,
+            false => {
+                *rng.pick(&[Effect::Killed, Effect::Killed, Effect::Paused, Effect::HandsOver]).expect("not empty")
+            }
+        };
+        // What is told here is told of a cluster that has just formed, too.
+        let from_ms = if effect == Effect::HandsOver && rng.chance(500) { 500 } else { 3_000 };
         let blast = *rng.pick(&[Blast::Node, Blast::Node, Blast::Zone, Blast::Cluster]).expect("not empty");
         Arming {
-            from_ms: rng.within(3_000..=duration_ms.max(3_001)),
+            from_ms: rng.within(from_ms..=if from_ms < 3_000 { 3_000 } else { duration_ms.max(3_001) }),
             trigger,
             blast,
-            effect: match rng.chance(750) {
-                true => Effect::PowerLost,
-                false if rng.chance(700) => Effect::Killed,
-                false => Effect::Paused,
-            },
+            effect,
             survive: Left::draw(rng),
             for_ms: rng.skewed(50..=6_000),
         }
@@ -270,6 +276,7 @@ impl fmt::Display for Arming {
                 Effect::Killed => "is killed",
                 Effect::PowerLost => "loses power",
                 Effect::Paused => "is paused",
+                Effect::HandsOver => "hands over",
             },
             self.survive,
             self.for_ms

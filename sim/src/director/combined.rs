@@ -100,6 +100,15 @@ impl Director {
         files.into_iter()
     }
 
+    /// One of the groups that `number` leads goes to another of its voters; of any node, if that leads none.
+    pub(super) fn hand_over_from(&self, number: u64) -> bool {
+        let led = self.some_led(|led| led.leader == number && !led.others.is_empty());
+        let Some(led) = led.or_else(|| self.some_led(|led| !led.others.is_empty())) else { return false };
+        let Some(to) = self.state().rng.pick(&led.others).copied() else { return false };
+        self.hand_over(&led, to);
+        true
+    }
+
     /// Asks a leader to hand over, as an operator would.
     fn hand_over(&self, led: &Led, to: u64) {
         let Some(process) = self.world.machines()[&led.leader].process.clone() else { return };
@@ -115,7 +124,10 @@ impl Director {
     /// A leader loses one follower, and then the other one, which is restarted in that moment: it may not help to
     /// elect another leader while the old one still reads by its lease.
     pub(super) fn race_leader(&self, fault: &Fault) -> bool {
-        let Some(led) = self.some_led(|led| led.others.len() >= 2) else { return false };
+        // Often the catalog: what its leader says of streams, clients take for final.
+        let catalog = self.state().rng.chance(400);
+        let three = |led: &Led| led.others.len() >= 2 && (!catalog || led.group == GroupId::CATALOG);
+        let Some(led) = self.some_led(three) else { return false };
         let Some((lost, restarted)) = self.two_others(&led) else { return false };
         // The one that is lost stands for election about when the other one is back.
         let wait_ms = self.plan.topology.election_ms.0 * (30 + fault.amount % 60) / 100;
@@ -144,6 +156,13 @@ impl Director {
         let Some((chosen, third)) = self.two_others(&led) else { return false };
         let (variant, effect) = (fault.amount % 5, [Effect::Killed, Effect::PowerLost, Effect::Paused]);
         let effect = effect[(fault.amount / 5 % 3) as usize];
+        let for_ms = match effect {
+            // It wakes as the leader gives it up: both stand at once.
+            Effect::Paused if (fault.amount / 15).is_multiple_of(2) => {
+                HAND_OVER.as_millis() as u64 - 600 + fault.amount / 30 % 900
+            }
+            _ => fault.for_ms,
+        };
         match variant {
             0 => self.take_down(&[third], Effect::Killed, Left::Everything, fault.for_ms + 4_000),
             1 => self.change_links(&self.both(led.leader, third), Change::Delay(400), fault.for_ms),
@@ -151,7 +170,7 @@ impl Director {
             _ => true,
         };
         let trigger = Trigger::Mark { name: braid_probe::Mark::LeadershipOffered.name().into(), skip: 0 };
-        self.arm(chosen, trigger, effect, fault.survive, fault.for_ms);
+        self.arm(chosen, trigger, effect, fault.survive, for_ms);
         // A little later, so that a follower that can't keep up is behind.
         self.after(600, move |d| d.hand_over(&led, chosen));
         true

@@ -152,6 +152,6 @@ impl Director {
             Blast::Cluster => self.world.nodes(),
         };
         self.take_down(&struck, arming.effect, arming.survive, arming.for_ms);
-        arming.effect != Effect::Paused && struck.contains(&number)
+        matches!(arming.effect, Effect::Killed | Effect::PowerLost) && struck.contains(&number)
     }
 }
