@@ -66,23 +66,22 @@ pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
 /// Groups whose voters are not the replicas that the catalog names, even after a minute. A group
 /// without a leader, or with a replica on a node that is gone, is not judged.
 pub async fn members(world: &World, nodes: &[u64]) -> Vec<Violation> {
-    let until = time::Instant::now() + CARRIED_OUT;
-    loop {
-        let differing: Vec<Members> = members_now(world, nodes).into_iter().filter(|it| !it.agree()).collect();
-        if differing.is_empty() || time::Instant::now() >= until {
-            return differing.iter().map(Members::violation).collect();
-        }
-        time::sleep(Duration::from_secs(1)).await;
-    }
+    let differing = || members_now(world, nodes).iter().filter(|it| !it.agree()).map(Members::violation).collect();
+    carried_out(differing).await
 }
 
 /// Shards that do not have the settings of their stream, even after a minute.
 pub async fn settings(world: &World, nodes: &[u64]) -> Vec<Violation> {
+    carried_out(|| settings_now(world, nodes)).await
+}
+
+/// What there is to say once there is nothing, or after a minute.
+async fn carried_out(wrong_now: impl Fn() -> Vec<Violation>) -> Vec<Violation> {
     let until = time::Instant::now() + CARRIED_OUT;
     loop {
-        let differing = settings_now(world, nodes);
-        if differing.is_empty() || time::Instant::now() >= until {
-            return differing;
+        let wrong = wrong_now();
+        if wrong.is_empty() || time::Instant::now() >= until {
+            return wrong;
         }
         time::sleep(Duration::from_secs(1)).await;
     }

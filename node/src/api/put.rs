@@ -41,11 +41,10 @@ const RESHARD_WAIT: Duration = Duration::from_secs(3);
 const BEHIND: Duration = Duration::from_millis(10);
 
 /// One record of a call and its place there.
-#[derive(Clone)]
-struct Item {
+struct Item<'r> {
     nth: usize,
     shard: ShardId,
-    record: Record,
+    record: &'r Record,
 }
 
 /// What all records of a call share.
@@ -73,9 +72,9 @@ impl Service {
         let mut held: Vec<usize> = (0..records.len()).collect();
         let until = call.deadline.min(Instant::now() + RESHARD_WAIT);
         loop {
-            let mut by_group: BTreeMap<GroupId, Vec<Item>> = BTreeMap::new();
+            let mut by_group: BTreeMap<GroupId, Vec<Item<'_>>> = BTreeMap::new();
             for nth in held {
-                let record = records[nth].clone();
+                let record = &records[nth];
                 let route = put.routes.map.lookup(record.hash_key());
                 by_group.entry(route.group).or_default().push(Item { nth, shard: route.shard, record });
             }
@@ -124,7 +123,7 @@ impl Service {
 
     /// One group's records: to its leader, and again to the next leader what certainly was not
     /// appended because the first one had ceased to lead.
-    async fn put_group(&self, put: &Put<'_>, group: GroupId, mut items: Vec<Item>) -> Judged {
+    async fn put_group(&self, put: &Put<'_>, group: GroupId, mut items: Vec<Item<'_>>) -> Judged {
         let until = put.call.deadline.min(Instant::now() + LEADER_WAIT);
         let mut judged = Vec::new();
         loop {
@@ -162,7 +161,7 @@ impl Service {
     }
 
     /// This node leads: rates, then the log.
-    async fn put_here(&self, put: &Put<'_>, group: GroupId, items: &[Item]) -> Judged {
+    async fn put_here(&self, put: &Put<'_>, group: GroupId, items: &[Item<'_>]) -> Judged {
         let handle = match self.router.group(group) {
             Ok(handle) => handle,
             Err(error) => return all_failed(items, &ApiError::from(error).explain()),
@@ -195,7 +194,7 @@ impl Service {
     }
 
     /// Which records the shards' rates admit; the others' verdicts.
-    fn admit<'i>(&self, put: &Put<'_>, handle: &GroupHandle, items: &'i [Item]) -> (Vec<&'i Item>, Judged) {
+    fn admit<'i>(&self, put: &Put<'_>, handle: &GroupHandle, items: &'i [Item<'i>]) -> (Vec<&'i Item<'i>>, Judged) {
         let facts = self.facts(put, handle, items);
         let mut refused: BTreeSet<ShardId> = BTreeSet::new();
         let (mut admitted, mut judged) = (Vec::with_capacity(items.len()), Vec::new());
@@ -225,7 +224,12 @@ impl Service {
         (admitted, judged)
     }
 
-    fn facts<'p>(&self, put: &'p Put<'_>, handle: &GroupHandle, items: &[Item]) -> BTreeMap<ShardId, ShardFacts<'p>> {
+    fn facts<'p>(
+        &self,
+        put: &'p Put<'_>,
+        handle: &GroupHandle,
+        items: &[Item<'_>],
+    ) -> BTreeMap<ShardId, ShardFacts<'p>> {
         let shards: BTreeSet<ShardId> = items.iter().map(|item| item.shard).collect();
         let stream = put.routes.stream.name.as_str();
         let caught_up = handle.has_caught_up();
@@ -240,7 +244,7 @@ impl Service {
         })
     }
 
-    fn count(&self, handle: &GroupHandle, admitted: &[&Item], outcomes: &[AppendOutcome]) {
+    fn count(&self, handle: &GroupHandle, admitted: &[&Item<'_>], outcomes: &[AppendOutcome]) {
         let mut sums: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
         for (item, outcome) in admitted.iter().zip(outcomes) {
             if matches!(outcome, AppendOutcome::Appended { .. }) {
@@ -255,12 +259,12 @@ impl Service {
     }
 
     /// Another node leads: the same call, with this group's records only.
-    async fn put_there(&self, put: &Put<'_>, address: &str, items: &[Item]) -> Judged {
+    async fn put_there(&self, put: &Put<'_>, address: &str, items: &[Item<'_>]) -> Judged {
         self.metrics.requests.forwarded.increment(1);
         reachable!(Mark::PutForwarded);
         let message = v1::PutRecordsRequest {
             stream_name: put.routes.stream.name.as_str().to_string(),
-            records: items.iter().map(|item| wire::record_to_forward(&item.record)).collect(),
+            records: items.iter().map(|item| wire::record_to_forward(item.record)).collect(),
             keep_order: put.keep_order,
         };
         let request = request(message, Some(put.call.deadline));
@@ -289,7 +293,7 @@ impl Service {
 
 /// No connection to the node that is believed to lead: nothing was sent, and it will not lead for
 /// long.
-fn not_reached(put: &Put<'_>, items: &[Item]) -> Explained {
+fn not_reached(put: &Put<'_>, items: &[Item<'_>]) -> Explained {
     let group = items.first().and_then(|item| put.routes.shard(item.shard)).map_or(GroupId::CATALOG, |it| it.group);
     ApiError::NotLeader { group, leader: None }.explain()
 }
@@ -310,10 +314,10 @@ fn is_moved(verdict: &Verdict) -> bool {
     matches!(reason, Some(v1::ErrorReason::ShardClosed | v1::ErrorReason::WrongRange))
 }
 
-fn failed(item: &Item, why: &Explained) -> (usize, Verdict) {
+fn failed(item: &Item<'_>, why: &Explained) -> (usize, Verdict) {
     (item.nth, Verdict { shard: item.shard, outcome: Err(why.clone()) })
 }
 
-fn all_failed(items: &[Item], why: &Explained) -> Judged {
+fn all_failed(items: &[Item<'_>], why: &Explained) -> Judged {
     items.iter().map(|item| failed(item, why)).collect()
 }

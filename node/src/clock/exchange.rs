@@ -16,7 +16,7 @@ use prost::Message;
 
 use super::agree::earliest;
 use super::{Heard, NodeClock, agreed};
-use crate::peer::{Directory, Lane, Links};
+use crate::peer::{Lane, Links, PeerEntry};
 
 /// An answer that took longer is not used: the time in it may be off by half of that.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -36,10 +36,29 @@ const EVERY: Duration = Duration::from_secs(10);
 /// What the nodes show, as of one moment.
 struct Round {
     at: Instant,
+    /// What counts once.
+    units: BTreeSet<String>,
     /// Every wall clock heard of, this node's own too.
     wall: Vec<Heard>,
     /// The settled clocks of other nodes.
     settled: Vec<Heard>,
+}
+
+impl Round {
+    /// How many of the units were heard of, this node's own included.
+    fn heard(&self) -> usize {
+        self.wall.iter().map(|(unit, _)| unit).collect::<BTreeSet<_>>().len()
+    }
+
+    /// What the wall clocks agree on.
+    fn by_wall(&self) -> Option<u64> {
+        agreed(&self.units, &self.wall)
+    }
+
+    /// The same, where it can't be wrong because of one of them.
+    fn by_three(&self) -> Option<u64> {
+        self.by_wall().filter(|_| self.heard() >= ZONES)
+    }
 }
 
 /// Answers another node: what this one's clocks show.
@@ -55,9 +74,7 @@ pub async fn settle(clock: &NodeClock, links: &Links, alone: Duration) {
     let start = Instant::now();
     while clock.settled_ms().is_none() {
         let round = ask(links).await;
-        let units = units(links.directory());
-        let alone_yet = round.wall.iter().map(|(unit, _)| unit).collect::<BTreeSet<_>>().len() < units.len().min(2);
-        if alone_yet {
+        if round.heard() < round.units.len().min(2) {
             heard_since = None;
             if round.at - start >= alone {
                 return;
@@ -65,10 +82,10 @@ pub async fn settle(clock: &NodeClock, links: &Links, alone: Duration) {
         } else {
             let undecided = round.at - *heard_since.get_or_insert(round.at) >= UNDECIDED;
             sometimes!(undecided, Mark::ClockUndecided);
-            let found = agreed(&units, &round.settled)
-                .or_else(|| by_three(&units, &round.wall))
+            let found = agreed(&round.units, &round.settled)
+                .or_else(|| round.by_three())
                 .or_else(|| earliest(&round.settled))
-                .or_else(|| agreed(&units, &round.wall))
+                .or_else(|| round.by_wall())
                 .or_else(|| earliest(&round.wall).filter(|_| undecided));
             if let Some(ms) = found {
                 let wall_ms = time::wall_ms();
@@ -89,30 +106,24 @@ pub async fn keep_right(clock: &NodeClock, links: &Links) -> Infallible {
         let round = ask(links).await;
         let heard = match planted(Bug::ClockPulledAlone) {
             true => Some(time::wall_ms()),
-            false => agreed(&units(links.directory()), &round.wall),
+            false => round.by_wall(),
         };
         match heard {
             Some(ms) => clock.pull_to(round.at, ms),
             None => reachable!(Mark::ClockRunsFree),
         }
-        if let Some(ms) = by_three(&units(links.directory()), &round.wall) {
+        if let Some(ms) = round.by_three() {
             clock.catch_up(round.at, ms);
         }
         clock.compare();
     }
 }
 
-/// What three or more agree on: it can't be wrong because of one of them.
-fn by_three(units: &BTreeSet<String>, heard: &[Heard]) -> Option<u64> {
-    let those: BTreeSet<&str> = heard.iter().map(|(unit, _)| unit.as_str()).collect();
-    agreed(units, heard).filter(|_| those.len() >= ZONES)
-}
-
 /// What counts once: a zone, or a node where there are fewer than three zones.
-fn units(directory: &Directory) -> BTreeSet<String> {
-    let zones: BTreeSet<String> = directory.all().into_iter().map(|(_, entry)| entry.zone).collect();
+fn units(nodes: &[(u64, PeerEntry)]) -> BTreeSet<String> {
+    let zones: BTreeSet<String> = nodes.iter().map(|(_, entry)| entry.zone.clone()).collect();
     match zones.len() < ZONES {
-        true => directory.all().into_iter().map(|(node, _)| node_unit(node)).collect(),
+        true => nodes.iter().map(|(node, _)| node_unit(*node)).collect(),
         false => zones,
     }
 }
@@ -125,7 +136,8 @@ fn node_unit(node: u64) -> String {
 /// Asks every node that is known, all at once.
 async fn ask(links: &Links) -> Round {
     let me = links.directory().me().node;
-    let units = units(links.directory());
+    let nodes = links.directory().all();
+    let units = units(&nodes);
     let unit = |node: u64, zone: &str| if units.contains(zone) { zone.to_owned() } else { node_unit(node) };
     let ask = |node: u64, unit: String| async move {
         let asked = Instant::now();
@@ -135,21 +147,20 @@ async fn ask(links: &Links) -> Round {
         let at = asked + (answered - asked) / 2;
         (answered - asked <= ANSWER).then_some((at, unit, reply))
     };
-    let nodes = links.directory().all();
     let others = nodes.iter().filter(|(node, _)| *node != me);
     let others = others.map(|(node, entry)| ask(*node, unit(*node, &entry.zone)));
     let answers: Vec<_> = join_all(others).await.into_iter().flatten().collect();
     let at = Instant::now();
     let as_of = |then: Instant, ms: u64| ms.saturating_add((at - then).as_millis() as u64);
-    let mut round = Round { at, wall: Vec::new(), settled: Vec::new() };
+    let (mut wall, mut settled) = (Vec::new(), Vec::new());
     if let Some((_, entry)) = nodes.iter().find(|(node, _)| *node == me) {
-        round.wall.push((unit(me, &entry.zone), time::wall_ms()));
+        wall.push((unit(me, &entry.zone), time::wall_ms()));
     }
     for (then, unit, reply) in answers {
         if reply.settled_ms > 0 {
-            round.settled.push((unit.clone(), as_of(then, reply.settled_ms)));
+            settled.push((unit.clone(), as_of(then, reply.settled_ms)));
         }
-        round.wall.push((unit, as_of(then, reply.wall_ms)));
+        wall.push((unit, as_of(then, reply.wall_ms)));
     }
-    round
+    Round { at, units, wall, settled }
 }

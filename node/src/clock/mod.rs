@@ -5,8 +5,8 @@
 //! ```
 //! Invariant: it never goes back, and it advances with the monotonic clock. At start it is set to what the zones
 //! agree on, before the node leads anything; afterwards they pull it gently, by at most one part in twenty of the time
-//! that passed, and set it only where three zones show that it is far behind. One node's wall clock, however wrong, stamps nothing into the future and trims nothing early: neither
-//! when it jumps nor when the node is restarted.
+//! that passed, and set it only where three zones show that it is far behind. One node's wall clock, however wrong,
+//! stamps nothing into the future and trims nothing early: neither when it jumps nor when the node is restarted.
 
 mod agree;
 mod exchange;

@@ -211,26 +211,29 @@ impl Router {
     /// Other routes of the same stream than `old`, as soon as this node knows of a split or merge that `old` does not;
     /// `None` if it does not until `until`, or the stream is gone.
     pub async fn newer_routes(&self, old: &StreamRoutes, until: Instant) -> Option<Arc<StreamRoutes>> {
-        loop {
-            let mut changed = self.catalog().ok()?.applied();
-            let routes = self.stream(&old.stream.name).ok()?;
-            if routes.stream.id != old.stream.id || !routes.is_serving() {
-                return None;
-            }
-            if routes.map != old.map {
-                return Some(routes);
-            }
-            time::timeout_at(until, changed.changed()).await.ok()?.ok()?;
-        }
+        let look = || self.stream(&old.stream.name).ok().filter(|it| it.stream.id == old.stream.id && it.is_serving());
+        self.routes_once(until, look, |routes| routes.map != old.map).await
     }
 
     /// The stream's routes once all these shards of it are known here: children of one that was just closed. `None`
     /// if they are not until `until`, or the stream is gone.
     pub async fn routes_with(&self, shard: ShardId, children: &[u32], until: Instant) -> Option<Arc<StreamRoutes>> {
+        let knows = |routes: &StreamRoutes| children.iter().all(|index| routes.stream.shards.contains_key(index));
+        self.routes_once(until, || self.stream_of(shard).ok(), knows).await
+    }
+
+    /// What `look` finds, once it is `enough`; `None` if it is not until `until`, or as soon as nothing is found.
+    async fn routes_once(
+        &self,
+        until: Instant,
+        look: impl Fn() -> Option<Arc<StreamRoutes>>,
+        enough: impl Fn(&StreamRoutes) -> bool,
+    ) -> Option<Arc<StreamRoutes>> {
         loop {
+            // Subscribed before looking, so that no change falls between the two.
             let mut changed = self.catalog().ok()?.applied();
-            let routes = self.stream_of(shard).ok()?;
-            if children.iter().all(|index| routes.stream.shards.contains_key(index)) {
+            let routes = look()?;
+            if enough(&routes) {
                 return Some(routes);
             }
             time::timeout_at(until, changed.changed()).await.ok()?.ok()?;
