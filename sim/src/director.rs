@@ -30,6 +30,7 @@ use crate::checkers::Violation;
 use crate::checkers::terms::Terms;
 use crate::executor::Pid;
 use crate::fault::{Effect, Fault, Kind, Left};
+use crate::history::At;
 use crate::network::HostId;
 use crate::plan::Plan;
 use crate::rng::Rng;
@@ -72,6 +73,8 @@ struct State {
     since_down: BTreeMap<u64, u64>,
     /// Which processes are made to read, and of which group.
     reading: BTreeSet<(Pid, GroupId)>,
+    /// When some node was elected in some group.
+    elections: Vec<At>,
 }
 
 /// A node that is being replaced.
@@ -115,6 +118,7 @@ impl Director {
             tampered: BTreeSet::new(),
             since_down: BTreeMap::new(),
             reading: BTreeSet::new(),
+            elections: Vec::new(),
         };
         Director { world, story, plan, state: Arc::new(Mutex::new(state)) }
     }
@@ -149,6 +153,11 @@ impl Director {
     /// What must not have happened.
     pub fn wrong(&self) -> Vec<Violation> {
         self.state().wrong.clone()
+    }
+
+    /// When some group got another leader, as far as marks are heard.
+    pub fn elections(&self) -> Vec<At> {
+        self.state().elections.clone()
     }
 
     /// Nodes that are there for good: where clients may go in the end.
@@ -372,33 +381,33 @@ impl Director {
         Some(number)
     }
 
-    /// Flips a bit of what is durable, in the unlucky zone: in a checkpoint or a segment. Not in the last batches
-    /// of the last segment: damage in the last batch before a crash can't be told from a torn write, a named limit.
+    /// Flips a bit of what is durable, in the unlucky zone: in a checkpoint or a segment.
     fn flip(&self) -> bool {
         let victims = self.of_zone(self.plan.unlucky_zone);
         let Some(number) = self.state().rng.pick(&victims).copied() else { return false };
+        self.flip_bit_of(number, |path, len| match name(path) {
+            _ if !path.starts_with("/data/groups") => None,
+            file if file.starts_with("checkpoint-") => Some(0..len),
+            file if file.starts_with("segment-") => Some(0..self.settled(number, path, len)),
+            _ => None,
+        })
+    }
+
+    /// How much of a segment may be damaged: not the last batches of the last one, since damage in the last batch
+    /// before a crash can't be told from a torn write, a named limit.
+    fn settled(&self, number: u64, segment: &Path, len: u64) -> u64 {
         let disk = self.world.machines()[&number].disk.clone();
-        let files = disk.files();
-        let last_of = |dir: &Path| {
-            let segments = files.iter().filter(|f| f.parent() == Some(dir) && name(f).starts_with("segment-"));
-            segments.max().cloned()
-        };
-        let range = |path: &Path, len: u64| -> Option<Range<u64>> {
-            let in_group = path.starts_with("/data/groups");
-            let end = match name(path) {
-                _ if !in_group => 0,
-                file if file.starts_with("checkpoint-") => len,
-                file if !file.starts_with("segment-") => 0,
-                _ if last_of(path.parent()?).as_deref() != Some(path) => len,
-                _ => disk.durable_before(path, 2).min(len),
-            };
-            (end > 0).then_some(0..end)
-        };
-        self.flip_bit_of(number, range)
+        let later =
+            |file: &Path| file.parent() == segment.parent() && name(file).starts_with("segment-") && file > segment;
+        match disk.files().iter().any(|file| later(file)) {
+            true => len,
+            false => disk.durable_before(segment, 2).min(len),
+        }
     }
 
     fn flip_bit_of(&self, number: u64, range: impl Fn(&Path, u64) -> Option<Range<u64>>) -> bool {
         let disk = self.world.machines()[&number].disk.clone();
+        let range = |path: &Path, len| range(path, len).filter(|range| !range.is_empty());
         let Some(flip) = disk.flip_random_durable_bit(range) else { return false };
         self.tell(format!(
             "flipped bit {} of byte {} of {} on node {number}",

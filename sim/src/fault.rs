@@ -81,11 +81,6 @@ impl Kind {
         Kind::SuccessorLeads,
     ];
 
-    /// How many things it does, one after the other, that may each move leaderships.
-    pub fn steps(self) -> u64 {
-        if Kind::COMBINED.contains(&self) { 3 } else { 1 }
-    }
-
     /// Whether stored bytes may be called damaged because of it.
     pub fn damages(self) -> bool {
         matches!(self, Kind::BitFlip | Kind::BitMisread | Kind::ReadError | Kind::LeaderDamaged)

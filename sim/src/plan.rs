@@ -154,6 +154,8 @@ impl Plan {
             let before_ms = match last {
                 Kind::SuccessorLeads => rng.within(10_000..=14_000),
                 Kind::LeaderDamaged => rng.within(4_000..=6_000),
+                // To its own end, or cut short.
+                Kind::OfferStalls if rng.chance(500) => rng.within(2_800..=4_500),
                 _ => rng.within(700..=1_500),
             };
             // The cluster forms first.

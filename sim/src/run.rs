@@ -33,7 +33,7 @@ use crate::network::{Network, NetworkCounters};
 use crate::plan::{Drops, Ending, Plan, Profile};
 use crate::rng::Rng;
 use crate::story::{Line, Listener, Story, Teller};
-use crate::workload::{self, AdminSpec};
+use crate::workload;
 use crate::world::{EPOCH_MS, World};
 
 /// After the faults are over, everything serves again within this much simulated time.
@@ -193,7 +193,8 @@ fn run_here(options: Options) -> Report {
     let acknowledged = acknowledged.load(Ordering::Relaxed);
     let events = recorder.len();
     let history = recorder.take();
-    violations.extend(checkers::check_all(&history, &bounds(&plan)));
+    let elections = cfg!(feature = "probe").then(|| director.elections());
+    violations.extend(checkers::check_all(&history, &Bounds { elections, ..bounds(&plan) }));
     let report = Report {
         seed: options.seed,
         violations,
@@ -224,7 +225,6 @@ fn bounds(plan: &Plan) -> Bounds {
     let drift = plan.faults.iter().filter(|s| s.fault.kind == Kind::Drift).map(|s| s.fault.amount).max().unwrap_or(0);
     // A clock that drifts for all of the run is off by this much, and group time with it.
     let drifted_ms = (plan.duration_ms + 200_000) * drift / 1_000_000 + 10;
-    let steps: u64 = plan.faults.iter().map(|s| s.fault.kind.steps()).sum();
     Bounds {
         epoch_ms: EPOCH_MS,
         // One zone's wall clocks alone are wrong: the others outvote them. But of two zones that can't ask the third,
@@ -235,19 +235,9 @@ fn bounds(plan: &Plan) -> Bounds {
         retention_ms: RETENTION_MS_DEFAULT,
         liveness: LIVENESS,
         throttled: true,
-        // After each, the leadership may be moved back to where it belongs.
-        leader_changes: 2 * (steps + plan.triggers.len() as u64 + transfers(plan)) + 2,
+        elections: None,
         damaged: plan.faults.iter().any(|s| s.fault.kind.damages()),
     }
-}
-
-/// How often leaderships may be moved on request, at most.
-fn transfers(plan: &Plan) -> u64 {
-    let of = |admin: &AdminSpec| match admin.transfer_percent {
-        0 => 0,
-        _ => plan.duration_ms / admin.interval_ms.max(1) + 1,
-    };
-    plan.workload.admins.iter().map(of).sum()
 }
 
 /// Records that a client is told are stored.

@@ -65,8 +65,8 @@ pub struct Bounds {
     pub liveness: Duration,
     /// Whether the nodes enforce the shards' rates.
     pub throttled: bool,
-    /// How often a group may have got another leader, at most.
-    pub leader_changes: u64,
+    /// When some group got another leader, if that is known.
+    pub elections: Option<Vec<At>>,
     /// Whether stored bytes may have been damaged, so that a node may say so.
     pub damaged: bool,
 }
@@ -82,7 +82,7 @@ impl Bounds {
             retention_ms: braid_stream::limits::RETENTION_MS_DEFAULT,
             liveness: Duration::from_secs(30),
             throttled: true,
-            leader_changes: 0,
+            elections: Some(Vec::new()),
             damaged: false,
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use braid_stream::ids::GroupId;
+use braid_stream::placement::place_leaders;
 
 use super::links::Change;
 use super::triggers::Armed;
@@ -66,38 +67,47 @@ impl Director {
     /// Two of the group's other voters, in any order; one that will be gone for ever comes first.
     fn two_others(&self, led: &Led) -> Option<(u64, u64)> {
         let (&[a, b] | &[a, b, ..]) = led.others.as_slice() else { return None };
-        let doomed = |number| self.plan.ending == Ending::WithoutZone(self.zone_of(number));
-        let swap = doomed(b) || (!doomed(a) && self.state().rng.chance(500));
+        let swap = self.is_doomed(b) || (!self.is_doomed(a) && self.state().rng.chance(500));
         Some(if swap { (b, a) } else { (a, b) })
     }
 
-    /// A node of the unlucky zone is restarted, so that it remembers no entries; once it is back, bits flip in the
-    /// sealed segments of a group, and the group is given to it to lead.
+    /// Whether the run ends without this node.
+    fn is_doomed(&self, number: u64) -> bool {
+        self.plan.ending == Ending::WithoutZone(self.zone_of(number))
+    }
+
+    /// Whether leadership of the group is brought back to `number` whenever another has it.
+    fn belongs_to(&self, group: GroupId, number: u64) -> bool {
+        let catalog = self.world.node(number).and_then(|node| node.groups().catalog());
+        let wanted = catalog.map(|catalog| place_leaders(&catalog.state(|c| c.groups().clone())));
+        wanted.is_some_and(|wanted| wanted.get(&group).is_some_and(|leader| leader.0 == number))
+    }
+
+    /// A node of the unlucky zone is restarted, so that it remembers no entries; once it is back, bits flip in what it
+    /// has of a group, and the group is given to it to lead.
     pub(super) fn damage_leader(&self) -> bool {
-        let victims = self.of_zone(self.plan.unlucky_zone);
+        let holds_data = |number: &u64| {
+            let node = self.world.node(*number);
+            node.is_some_and(|node| node.groups().all().iter().any(|replica| replica.id() != GroupId::CATALOG))
+        };
+        let victims: Vec<u64> = self.of_zone(self.plan.unlucky_zone).into_iter().filter(holds_data).collect();
         let Some(victim) = self.state().rng.pick(&victims).copied() else { return false };
         self.after(BACK_MS, move |d| {
-            let sealed = |led: &Led| {
-                let holds = led.leader == victim || led.others.contains(&victim);
-                holds && d.sealed_segments(victim, led.group).next().is_some()
-            };
-            let Some(led) = d.some_led(sealed) else { return };
-            let segments: Vec<PathBuf> = d.sealed_segments(victim, led.group).collect();
+            let holds =
+                |led: &Led| led.group != GroupId::CATALOG && (led.leader == victim || led.others.contains(&victim));
+            // Readers go on needing it where the leadership stays.
+            let lasting = |led: &Led| holds(led) && d.belongs_to(led.group, victim);
+            let Some(led) = d.some_led(lasting).or_else(|| d.some_led(holds)) else { return };
+            let dir = PathBuf::from(format!("/data/groups/{}", led.group.0));
             for _ in 0..4 {
-                d.flip_bit_of(victim, |path, len| segments.iter().any(|it| it == path).then_some(0..len));
+                d.flip_bit_of(victim, |path, len| {
+                    let segment = path.parent() == Some(&dir) && name(path).starts_with("segment-");
+                    segment.then(|| 0..d.settled(victim, path, len))
+                });
             }
             d.hand_over(&led, victim);
         });
         self.take_down(&[victim], Effect::Killed, Left::Everything, 10)
-    }
-
-    fn sealed_segments(&self, number: u64, group: GroupId) -> impl Iterator<Item = PathBuf> + use<> {
-        let dir = PathBuf::from(format!("/data/groups/{}", group.0));
-        let mut files = self.world.machines()[&number].disk.files();
-        files.retain(|f| f.parent() == Some(&dir) && name(f).starts_with("segment-"));
-        files.sort();
-        files.pop();
-        files.into_iter()
     }
 
     /// One of the groups that `number` leads goes to another of its voters; of any node, if that leads none.
@@ -153,17 +163,26 @@ impl Director {
         let busiest = self.busiest().filter(|_| self.state().rng.chance(700));
         let three = |led: &Led| led.others.len() >= 2 && busiest.is_none_or(|group| led.group == group);
         let Some(led) = self.some_led(three) else { return false };
-        let Some((chosen, third)) = self.two_others(&led) else { return false };
+        let Some((mut chosen, mut third)) = self.two_others(&led) else { return false };
         let (variant, effect) = (fault.amount % 5, [Effect::Killed, Effect::PowerLost, Effect::Paused]);
-        let effect = effect[(fault.amount / 5 % 3) as usize];
-        let for_ms = match effect {
-            // It wakes as the leader gives it up: both stand at once.
-            Effect::Paused if (fault.amount / 15).is_multiple_of(2) => {
-                HAND_OVER.as_millis() as u64 - 600 + fault.amount / 30 % 900
-            }
-            _ => fault.for_ms,
+        let mut effect = effect[(fault.amount / 5 % 3) as usize];
+        // It wakes as the leader gives it up: both stand at once.
+        let mut wakes = (fault.amount / 15).is_multiple_of(2);
+        if wakes && self.is_doomed(chosen) {
+            (chosen, third, effect) = (third, chosen, Effect::Paused);
+        }
+        wakes &= effect == Effect::Paused;
+        let hand_over_ms = HAND_OVER.as_millis() as u64;
+        let for_ms = match wakes {
+            true => hand_over_ms - 700 + fault.amount / 30 % 700,
+            false => fault.for_ms,
         };
         match variant {
+            // The two that are left are far from each other, so that each decides before it hears of the other.
+            _ if wakes && self.is_doomed(third) => {
+                self.change_links(&self.both(led.leader, chosen), Change::Delay(80), hand_over_ms + 2_000);
+                self.take_down(&[third], Effect::Killed, Left::Everything, self.plan.duration_ms)
+            }
             0 => self.take_down(&[third], Effect::Killed, Left::Everything, fault.for_ms + 4_000),
             1 => self.change_links(&self.both(led.leader, third), Change::Delay(400), fault.for_ms),
             2 | 3 => self.change_links(&self.both(led.leader, third), Change::Cut, fault.for_ms + 2_000),

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use braid_env::disk::sim::{DiskEvent, Verdict};
 use braid_env::time;
+use braid_probe::Mark;
 use braid_stream::ids::GroupId;
 
 use super::Director;
 use crate::checkers::{Violation, durable, leases};
 use crate::executor::Pid;
 use crate::fault::{Arming, Blast, Effect, Trigger};
+use crate::history::At;
 use crate::story::Teller;
 
 /// How long a read may take that is made to see whether a leader is the only one.
@@ -54,7 +56,11 @@ impl Director {
     /// A mark was passed by the process that runs now.
     pub fn on_mark(&self, pid: Pid, mark: &str) {
         let Teller::Node(number) = self.story.teller(pid) else { return };
-        if mark == "raft.damage_found" && !self.state().tampered.contains(&number) {
+        if mark == Mark::BecameLeader.name() {
+            let now = self.world.executor.now();
+            self.state().elections.push(At { ns: now, nth: 0 });
+        }
+        if mark == Mark::DamageFound.name() && !self.state().tampered.contains(&number) {
             let wrong = format!("node {number} found damage in what it stores, and nothing was done to it");
             self.state().wrong.push(Violation::new("damage", wrong));
         }

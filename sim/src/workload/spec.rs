@@ -215,10 +215,17 @@ impl WorkloadSpec {
         let mut client = |dice: &mut Dice| draw_client(dice, ids.next().expect("endless"));
         if dice.percent(10) {
             let it = client(&mut dice);
+            let stream = it.stream;
             spec.writers.push(draw_flood(&mut dice, it));
             let it = client(&mut dice);
-            let (interval_ms, transfer_percent) = (dice.between(100, 1_000), 100);
-            spec.admins.push(AdminSpec { interval_ms, transfer_percent, ..draw_admin(&mut dice, it) });
+            if dice.percent(50) {
+                let (interval_ms, transfer_percent) = (dice.between(100, 1_000), 100);
+                spec.admins.push(AdminSpec { interval_ms, transfer_percent, ..draw_admin(&mut dice, it) });
+            } else {
+                // A shard that is full is what readers can ask too much of.
+                let it = ClientSpec { stream, ..it };
+                spec.pollers.push(draw_poller_of(&mut dice, it, Habit::Horizon));
+            }
         }
         for _ in 0..dice.between(1, 6) {
             match dice.percent(60) {
@@ -356,6 +363,10 @@ fn draw_flood(dice: &mut Dice, client: ClientSpec) -> WriterSpec {
 
 fn draw_poller(dice: &mut Dice, client: ClientSpec) -> PollerSpec {
     let habit = *dice.one_of(&[Habit::Any, Habit::Any, Habit::Any, Habit::Horizon, Habit::Latest]);
+    draw_poller_of(dice, client, habit)
+}
+
+fn draw_poller_of(dice: &mut Dice, client: ClientSpec, habit: Habit) -> PollerSpec {
     PollerSpec {
         client,
         limit_max: match habit {
