@@ -453,7 +453,9 @@ impl Director {
                     continue;
                 }
                 Effect::HandsOver => {
-                    any |= self.hand_over_from(number);
+                    // Not here: whoever passes a mark may hold a lock that looking at groups needs.
+                    self.after(0, move |d| d.hand_over_from(number));
+                    any = true;
                     continue;
                 }
             };

@@ -111,12 +111,11 @@ impl Director {
     }
 
     /// One of the groups that `number` leads goes to another of its voters; of any node, if that leads none.
-    pub(super) fn hand_over_from(&self, number: u64) -> bool {
+    pub(super) fn hand_over_from(&self, number: u64) {
         let led = self.some_led(|led| led.leader == number && !led.others.is_empty());
-        let Some(led) = led.or_else(|| self.some_led(|led| !led.others.is_empty())) else { return false };
-        let Some(to) = self.state().rng.pick(&led.others).copied() else { return false };
+        let Some(led) = led.or_else(|| self.some_led(|led| !led.others.is_empty())) else { return };
+        let Some(to) = self.state().rng.pick(&led.others).copied() else { return };
         self.hand_over(&led, to);
-        true
     }
 
     /// Asks a leader to hand over, as an operator would.
