@@ -70,6 +70,8 @@ pub struct StreamSettings {
     pub retention_ms: u64,
     /// Greatest data plus partition key of a record, in bytes.
     pub max_record_bytes: u32,
+    /// Its other limits.
+    pub limits: Option<v1::StreamLimits>,
 }
 
 /// A client of one cluster. Cheap to clone; clones share connections and what was learned.
@@ -131,6 +133,7 @@ impl Client {
             shard_count,
             retention_ms: settings.retention_ms,
             max_record_bytes: settings.max_record_bytes,
+            limits: settings.limits,
         };
         self.call(Repeat::Harmful, |mut node| {
             let request = request.clone();
@@ -195,6 +198,27 @@ impl Client {
         self.call(Repeat::Harmful, |mut node| {
             let request = request.clone();
             async move { node.merge_shards(request).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Asks for so many open shards with equal shares of the keys, within no bounds but the cluster's. The stream is
+    /// UPDATING when this returns, and the cluster goes on by itself; `describe_stream` says how far it is.
+    ///
+    /// # Errors
+    /// Refused: no such stream, 0 or too many shards, or the stream is not ACTIVE. Unknown: it may be on its way; its
+    /// description says so.
+    pub async fn update_shard_count(&self, stream: &str, shards: u32) -> Result<(), CallError> {
+        let request = v1::UpdateShardCountRequest {
+            stream_name: stream.to_owned(),
+            target_shard_count: shards,
+            scaling_type: v1::ScalingType::EqualShares as i32,
+            unbounded: true,
+        };
+        self.call(Repeat::Harmful, |mut node| {
+            let request = request.clone();
+            async move { node.update_shard_count(request).await }
         })
         .await
         .map(drop)

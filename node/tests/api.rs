@@ -647,3 +647,104 @@ async fn retention_and_limits_change_while_a_stream_is_used() {
     assert_eq!((found.retention_ms, found.limits.unwrap().write_records_per_s), (48 * 3_600_000, 1_000));
     cluster.stop_all().await;
 }
+
+fn equal_shares(shards: &[v1::Shard]) -> bool {
+    let open = shards.iter().filter(|it| it.sequence_number_range.as_ref().unwrap().ending_sequence_number.is_empty());
+    let mut starts: Vec<u128> =
+        open.map(|it| it.hash_key_range.as_ref().unwrap().starting_hash_key.parse().unwrap()).collect();
+    starts.sort_unstable();
+    let share = u128::MAX / starts.len() as u128;
+    starts.iter().zip(0..).all(|(start, nth)| start.abs_diff(nth * share) < 1_000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_scales_a_stream_by_itself_whoever_leads_the_catalog() {
+    let mut cluster = TestCluster::start().await;
+    let mut admin = client(&cluster, 0).await;
+    create(&mut admin, "s", 1).await;
+    let scale = |target_shard_count, unbounded| v1::UpdateShardCountRequest {
+        stream_name: "s".into(),
+        target_shard_count,
+        unbounded,
+        ..Default::default()
+    };
+    let answer = client(&cluster, 1).await.update_shard_count(scale(24, true)).await.unwrap().into_inner();
+    assert_eq!((answer.current_shard_count, answer.target_shard_count), (1, 24));
+    // Whoever leads the catalog next goes on.
+    let status = admin.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
+    let to_node = 1 + status.groups[0].leader_node % 3;
+    let _ = admin.transfer_leader(v1::TransferLeaderRequest { group: 0, to_node }).await;
+    let start = Instant::now();
+    let mut seen = BTreeSet::new();
+    loop {
+        let found = describe(&mut admin, "s").await;
+        if found.target_shard_count == 0 {
+            break;
+        }
+        assert_eq!((found.status(), found.target_shard_count), (v1::StreamStatus::Updating, 24));
+        assert!(found.scaling_steps == 23 && found.scaling_steps_left <= 23, "{found:?}");
+        seen.insert(found.scaling_steps_left);
+        admin.put_record(put("s", "k", "taken meanwhile")).await.unwrap();
+        assert!(start.elapsed() < BOUND, "{found:?}");
+    }
+    let found = settle(&mut admin, "s").await;
+    assert_eq!((found.open_shard_count, found.shard_count), (24, 1 + 2 * 23));
+    assert!(equal_shares(&shards(&mut admin, "s").await));
+    // As the service does it: 24 to 36 takes every shard.
+    let halves = v1::UpdateShardCountRequest { scaling_type: v1::ScalingType::Halves as i32, ..scale(36, false) };
+    client(&cluster, 2).await.update_shard_count(halves).await.unwrap();
+    let found = settle(&mut admin, "s").await;
+    assert_eq!((found.open_shard_count, found.shard_count), (36, 47 + 48 + 12));
+    // What is there already is no change; it counts all the same.
+    let mut last = None;
+    for _ in 0..10 {
+        last = admin.update_shard_count(scale(36, false)).await.err();
+        settle(&mut admin, "s").await;
+    }
+    let last = detail(&last.expect("the eleventh of a day is refused"));
+    assert_eq!((last.reason(), last.retryable), (ErrorReason::LimitExceeded, true));
+    assert!((80_000_000..=86_400_000).contains(&last.retry_after_ms), "{last:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_created_with_limits_and_a_refusal_says_which_and_how_full() {
+    let mut cluster = TestCluster::start().await;
+    let mut first = client(&cluster, 0).await;
+    let limits = v1::StreamLimits { write_records_per_s: 5, read_calls_per_s: 1, ..Default::default() };
+    let request =
+        v1::CreateStreamRequest { stream_name: "s".into(), shard_count: 1, limits: Some(limits), ..Default::default() };
+    first.create_stream(request).await.unwrap();
+    let found = settle(&mut first, "s").await.limits.unwrap();
+    assert_eq!((found.write_records_per_s, found.read_calls_per_s, found.read_bytes_per_s), (5, 1, 2 << 20));
+    // Alone and among others, at the leader and through other nodes.
+    for node in 0..3 {
+        let mut client = client(&cluster, node).await;
+        let records = (0..20).map(|n| entry("k", &n.to_string())).collect();
+        let request = v1::PutRecordsRequest { stream_name: "s".into(), records, keep_order: false };
+        let results = client.put_records(request).await.unwrap().into_inner().records;
+        let refused = results.iter().find(|it| it.error_code() == ErrorReason::Throttled).expect("5 of 20 at most");
+        assert_eq!(refused.limit(), v1::ShardLimit::RecordsIn);
+        assert!((1..=200).contains(&refused.retry_after_ms), "{refused:?}");
+        assert!((80..=100).contains(&refused.limit_used_percent), "{refused:?}");
+        assert!(refused.error_message.contains("5 records written per second"), "{refused:?}");
+        let alone = loop {
+            match client.put_record(put("s", "k", "alone")).await {
+                Ok(_) => {}
+                Err(status) => break detail(&status),
+            }
+        };
+        assert_eq!((alone.reason(), alone.limit()), (ErrorReason::Throttled, v1::ShardLimit::RecordsIn));
+        assert!((1..=200).contains(&alone.retry_after_ms) && alone.limit_used_percent >= 80, "{alone:?}");
+        let at = iterator(&mut client, "s", "shardId-000000000000", Kind::TrimHorizon, "", 0).await;
+        let read = loop {
+            match get(&mut client, &at, 0).await {
+                Ok(_) => {}
+                Err(status) => break detail(&status),
+            }
+        };
+        assert_eq!((read.reason(), read.limit()), (ErrorReason::Throttled, v1::ShardLimit::CallsOut));
+        assert!((1..=1_000).contains(&read.retry_after_ms) && read.limit_used_percent > 0, "{read:?}");
+    }
+    cluster.stop_all().await;
+}

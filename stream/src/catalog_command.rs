@@ -13,6 +13,7 @@ use crate::hash::HashKey;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
 use crate::limits::LimitOverrides;
 use crate::name::StreamName;
+use crate::scale::Shares;
 use crate::versioned::{self, DecodeError};
 
 const VERSION: u8 = 1;
@@ -30,6 +31,7 @@ const TAG_BEGIN_RESHARD: u8 = 11;
 const TAG_COMMIT_RESHARD: u8 = 12;
 const TAG_SETTINGS_TOLD: u8 = 13;
 const TAG_SET_SETTINGS: u8 = 14;
+const TAG_SET_SHARD_COUNT: u8 = 15;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -45,6 +47,7 @@ pub enum CatalogCommand {
     BeginReshard(BeginReshard),
     CommitReshard(CommitReshard),
     SettingsTold(SettingsTold),
+    SetShardCount(SetShardCount),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -138,6 +141,22 @@ pub enum Reshape {
     Merge { shard: u32, adjacent: u32 },
 }
 
+/// Gives an ACTIVE stream so many open shards, by as many splits and merges as that takes: it is UPDATING until the last
+/// one is committed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetShardCount {
+    pub at_ms: u64,
+    pub stream: StreamId,
+    /// Open shards in the end.
+    pub shards: u32,
+    pub shares: Shares,
+    /// Whether at most twice as many and at least half as many as there are may be asked for, as in Kinesis.
+    pub within_factor: bool,
+    /// Whether it is one of the calls that a stream has [`SHARD_COUNT_CALLS`](crate::limits::SHARD_COUNT_CALLS) of in a
+    /// day.
+    pub counted: bool,
+}
+
 /// A step's parents are sealed and its children open in their groups: from now on they take the parents' place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CommitReshard {
@@ -179,6 +198,7 @@ impl CatalogCommand {
             CatalogCommand::BeginReshard(it) => versioned::encode(&[VERSION, TAG_BEGIN_RESHARD], it),
             CatalogCommand::CommitReshard(it) => versioned::encode(&[VERSION, TAG_COMMIT_RESHARD], it),
             CatalogCommand::SettingsTold(it) => versioned::encode(&[VERSION, TAG_SETTINGS_TOLD], it),
+            CatalogCommand::SetShardCount(it) => versioned::encode(&[VERSION, TAG_SET_SHARD_COUNT], it),
         })
     }
 
@@ -202,6 +222,7 @@ impl CatalogCommand {
             TAG_BEGIN_RESHARD => CatalogCommand::BeginReshard(versioned::decode_body(body)?),
             TAG_COMMIT_RESHARD => CatalogCommand::CommitReshard(versioned::decode_body(body)?),
             TAG_SETTINGS_TOLD => CatalogCommand::SettingsTold(versioned::decode_body(body)?),
+            TAG_SET_SHARD_COUNT => CatalogCommand::SetShardCount(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

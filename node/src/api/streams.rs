@@ -8,7 +8,6 @@ use braid_proto::v1;
 use braid_stream::catalog::{StreamMode, StreamShard};
 use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetSettings};
 use braid_stream::ids::{GroupId, ShardId};
-use braid_stream::limits::LimitOverrides;
 use braid_stream::shard::ShardState;
 
 use super::error::ApiError;
@@ -34,8 +33,7 @@ impl Service {
             0 => self.default_retention_ms,
             ms => ms,
         };
-        let record_bytes_max = Some(u64::from(message.max_record_bytes)).filter(|bytes| *bytes > 0);
-        let limits = LimitOverrides { record_bytes_max, ..LimitOverrides::default() };
+        let limits = wire::limits_of_new(message)?;
         let here = || async {
             let command = CatalogCommand::CreateStream(CreateStream {
                 at_ms: self.clock.now_ms(),

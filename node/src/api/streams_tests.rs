@@ -3,7 +3,7 @@
 use braid_stream::catalog::{Stream, StreamStatus};
 use braid_stream::hash::HashRange;
 use braid_stream::ids::{GroupId, StreamId};
-use braid_stream::limits::Limits;
+use braid_stream::limits::{LimitOverrides, Limits};
 use braid_stream::name::StreamName;
 
 use super::*;
@@ -44,7 +44,7 @@ fn routes() -> StreamRoutes {
         shards: (0..).zip(shards).collect(),
     };
     let map = stream.shard_map().unwrap();
-    StreamRoutes { stream, map, limits: Limits::DEFAULT }
+    StreamRoutes { stream, map, limits: Limits::DEFAULT, scaling: None }
 }
 
 fn listed(kind: v1::shard_filter::Type, shard: u32, ms: u64, now_ms: u64) -> Vec<u32> {

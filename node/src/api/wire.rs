@@ -10,6 +10,7 @@ use braid_stream::iterator::IteratorKind;
 use braid_stream::limits::{LimitOverrides, Limits};
 use braid_stream::name::{PartitionKey, StreamName};
 use braid_stream::record::{Record, RequestError, check_request};
+use braid_stream::scale::Shares;
 use braid_stream::sequence::{SECOND_MAX, SequenceNumber};
 use braid_stream::shard::ShardState;
 use bytes::Bytes;
@@ -123,6 +124,27 @@ pub fn limit_overrides(it: &v1::StreamLimits) -> LimitOverrides {
     }
 }
 
+/// What a new stream sets differently. Its greatest record may be named in two places, for the sake of old clients.
+pub fn limits_of_new(message: &v1::CreateStreamRequest) -> Result<LimitOverrides, ApiError> {
+    let limits = message.limits.as_ref().map(limit_overrides).unwrap_or_default();
+    let alone = Some(u64::from(message.max_record_bytes)).filter(|bytes| *bytes > 0);
+    match (alone, limits.record_bytes_max) {
+        (Some(alone), Some(other)) if alone != other => {
+            let why = format!("is {alone}, but limits.max_record_bytes is {other}: one of them is enough");
+            Err(ApiError::invalid("max_record_bytes", why))
+        }
+        (alone, other) => Ok(LimitOverrides { record_bytes_max: alone.or(other), ..limits }),
+    }
+}
+
+/// How shards are to share the keys.
+pub fn shares(scaling: v1::ScalingType) -> Shares {
+    match scaling {
+        v1::ScalingType::Unspecified | v1::ScalingType::EqualShares => Shares::Equal,
+        v1::ScalingType::Halves => Shares::Halves,
+    }
+}
+
 /// What another node answered of one record; `sent` is where it was sent: that node may know of a split or merge that
 /// this one has not heard of, or the other way round.
 pub fn verdict_from_wire(sent: ShardId, it: v1::PutRecordsResultEntry) -> Verdict {
@@ -140,6 +162,7 @@ pub fn verdict_from_wire(sent: ShardId, it: v1::PutRecordsResultEntry) -> Verdic
                 leader_address: it.leader_address,
                 outcome: it.outcome,
                 limit: it.limit,
+                limit_used_percent: it.limit_used_percent,
                 ..v1::ErrorDetail::default()
             };
             Err(of_detail(detail, it.error_message))
@@ -175,6 +198,7 @@ pub fn verdict(it: Verdict) -> v1::PutRecordsResultEntry {
             error_code: why.detail.reason,
             error_message: why.message,
             limit: why.detail.limit,
+            limit_used_percent: why.detail.limit_used_percent,
             retry_after_ms: why.detail.retry_after_ms,
             leader_address: why.detail.leader_address,
             ..v1::PutRecordsResultEntry::default()
@@ -259,7 +283,7 @@ pub fn shard(
 /// A stream and its settings.
 pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
     let it = &routes.stream;
-    let count = |n: usize| u32::try_from(n).expect("a stream has at most 10,000 shards at once");
+    let count = |n: usize| u32::try_from(n).expect("a stream has at most 2^32 shards, and steps");
     v1::StreamDescription {
         stream_name: it.name.as_str().to_string(),
         status: match it.status {
@@ -273,6 +297,9 @@ pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
         open_shard_count: count(it.shards.values().filter(|shard| shard.is_open()).count()),
         shard_count: count(it.shards.len()),
         max_record_bytes: u32::try_from(routes.limits.record_bytes_max).unwrap_or(u32::MAX),
+        target_shard_count: routes.scaling.map_or(0, |it| it.target),
+        scaling_steps: routes.scaling.map_or(0, |it| count(it.planned)),
+        scaling_steps_left: routes.scaling.map_or(0, |it| count(it.left)),
         limits: Some(v1::StreamLimits {
             write_bytes_per_s: routes.limits.write_bytes_per_s,
             write_records_per_s: routes.limits.write_records_per_s,

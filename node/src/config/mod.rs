@@ -95,6 +95,8 @@ pub struct NodeConfig {
     pub index: IndexKind,
     /// Whether shards' rates are enforced.
     pub throttle: bool,
+    /// Whether a stream's number of shards may be set ten times a day only.
+    pub shard_count_limit: bool,
     /// Directives for the process's log.
     pub log_level: String,
     /// For a request that brings no deadline of its own, and the most for one that does.
@@ -210,6 +212,7 @@ impl Check {
         let retention_ceiling_hours = self.whole("retention_ceiling_hours", 24, 8_760);
         let index = self.need("index", field::index_kind);
         let throttle = self.need("throttle", field::switch);
+        let shard_count_limit = self.need("shard_count_limit", field::switch);
         let log_level = self.need("log_level", field::log_level);
         let request_deadline_ms = self.whole("request_deadline_ms", 100, 600_000);
         let max_concurrent_requests = self.whole("max_concurrent_requests", 1, 1_000_000);
@@ -256,6 +259,7 @@ impl Check {
             retention_ceiling_hours: retention_ceiling_hours?,
             index: index?,
             throttle: throttle?,
+            shard_count_limit: shard_count_limit?,
             log_level: log_level?,
             request_deadline_ms: request_deadline_ms?,
             max_concurrent_requests: usize::try_from(max_concurrent_requests?).expect("bounded above"),

@@ -10,9 +10,11 @@ use super::stream::StreamStatus;
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, ShardId, StreamId, Zone};
 use crate::limits::{
-    ADDRESS_CHARS_MAX, GROUPS_MAX, LimitError, NODES_MAX, RETENTION_MS_CEILING, SHARDS_PER_STREAM_MAX, STREAMS_MAX,
+    ADDRESS_CHARS_MAX, GROUPS_MAX, LimitError, NODES_MAX, RETENTION_MS_CEILING, SHARD_COUNT_CALLS,
+    SHARDS_PER_STREAM_MAX, STREAMS_MAX,
 };
 use crate::name::StreamName;
+use crate::scale::ScaleError;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogError {
@@ -219,6 +221,13 @@ pub enum StreamError {
     NoGroups,
     TooMany,
     Reshard(ReshardError),
+    ShardCount(ShardCountError),
+}
+
+impl From<ShardCountError> for StreamError {
+    fn from(error: ShardCountError) -> StreamError {
+        StreamError::ShardCount(error)
+    }
 }
 
 impl From<ReshardError> for StreamError {
@@ -251,6 +260,7 @@ impl fmt::Display for StreamError {
             StreamError::NoGroups => write!(f, "the cluster has no data groups yet"),
             StreamError::TooMany => write!(f, "the cluster has its most streams: {STREAMS_MAX}"),
             StreamError::Reshard(error) => error.fmt(f),
+            StreamError::ShardCount(error) => error.fmt(f),
         }
     }
 }
@@ -318,3 +328,40 @@ impl fmt::Display for ReshardError {
 }
 
 impl std::error::Error for ReshardError {}
+
+/// Why a stream is not given so many shards.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ShardCountError {
+    Plan(ScaleError),
+    /// More than twice as many as there are, or less than half.
+    Factor {
+        open: u32,
+        shards: u32,
+    },
+    /// The day's calls are used up.
+    Calls {
+        /// When the oldest of them is a day old.
+        retry_after_ms: u64,
+    },
+}
+
+impl fmt::Display for ShardCountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ShardCountError::Plan(error) => error.fmt(f),
+            ShardCountError::Factor { open, shards } => write!(
+                f,
+                "{shards} shards: from {open} open shards, {} to {} can be reached at once",
+                open.div_ceil(2),
+                open.saturating_mul(2).min(SHARDS_PER_STREAM_MAX)
+            ),
+            ShardCountError::Calls { retry_after_ms } => write!(
+                f,
+                "the stream's number of shards was set {SHARD_COUNT_CALLS} times within 24 hours, which is the most: try \
+                 again in {retry_after_ms} ms"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ShardCountError {}

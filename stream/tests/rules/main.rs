@@ -9,5 +9,6 @@ mod name;
 mod placement;
 mod record;
 mod scale;
+mod scaling;
 mod sequence;
 mod throttle;
