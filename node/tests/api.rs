@@ -748,3 +748,61 @@ async fn a_stream_is_created_with_limits_and_a_refusal_says_which_and_how_full()
     }
     cluster.stop_all().await;
 }
+
+/// A consumer that comes late must find nothing odd: a child whose parents nobody knows, and a clear word for who holds
+/// an iterator of one of those.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_shards_leave_listings_with_their_records_and_are_forgotten() {
+    let mut cluster = TestCluster::start_with(|config| {
+        (config.retention_floor_ms, config.trim_every_ms, config.forget_grace_ms) = (1, 200, 0);
+    })
+    .await;
+    let mut client = client(&cluster, 0).await;
+    let request = v1::CreateStreamRequest {
+        stream_name: "s".into(),
+        shard_count: 1,
+        retention_ms: 1_500,
+        ..v1::CreateStreamRequest::default()
+    };
+    client.create_stream(request).await.unwrap();
+    settle(&mut client, "s").await;
+    client.put_record(put("s", "k", "old")).await.unwrap();
+    let parent = "shardId-000000000000";
+    let held = iterator(&mut client, "s", parent, Kind::TrimHorizon, "", 0).await;
+    let split = v1::SplitShardRequest { stream_name: "s".into(), shard_to_split: parent.into(), ..Default::default() };
+    client.split_shard(split).await.unwrap();
+    settle(&mut client, "s").await;
+    let start = Instant::now();
+    let listed = loop {
+        let listed = shards(&mut client, "s").await;
+        let groups = |node: usize| cluster.node(node).groups();
+        let forgotten = |node: usize| {
+            let known = |c: &braid_stream::Catalog| {
+                c.streams().any(|it| it.shards.contains_key(&0)) || !c.forgetting().is_empty()
+            };
+            let of_group = |g: &braid_stream::Group| g.shards().any(|it| it.id.index == 0);
+            let in_groups = groups(node).all().into_iter().filter_map(|it| groups(node).get(it.id()));
+            !groups(node).catalog().unwrap().state(known) && !in_groups.into_iter().any(|it| it.state(of_group))
+        };
+        if (0..3).all(forgotten) {
+            break listed;
+        }
+        assert!(start.elapsed() < BOUND, "{listed:?}");
+        braid_env::time::sleep(Duration::from_millis(50)).await;
+    };
+    let names: Vec<&str> = listed.iter().map(|it| it.shard_id.as_str()).collect();
+    assert_eq!(names, ["shardId-000000000001", "shardId-000000000002"]);
+    assert!(listed.iter().all(|it| it.parent_shard_id == parent), "the link stays");
+    assert_eq!(describe(&mut client, "s").await.shard_count, 2);
+    let gone = get(&mut client, &held, 0).await.unwrap_err();
+    assert_eq!(detail(&gone).reason(), ErrorReason::ShardNotFound);
+    assert!(gone.message().contains("no more: it was closed, and its records are past retention"), "{gone:?}");
+    // One who lists now reads the children from their beginning.
+    client.put_record(put("s", "k", "new")).await.unwrap();
+    let mut texts_read = Vec::new();
+    for shard in &listed {
+        texts_read.extend(texts(&whole(&mut client, "s", &shard.shard_id).await.0));
+    }
+    assert_eq!(texts_read, ["new"]);
+    cluster.stop_all().await;
+}

@@ -11,6 +11,7 @@
 mod change;
 mod check;
 mod error;
+mod forgetting;
 mod scaling;
 mod stream;
 #[cfg(test)]
@@ -25,7 +26,9 @@ use serde::{Deserialize, Serialize};
 
 pub use change::{Change, Step};
 pub use check::Violation;
-pub use error::{CatalogError, GroupError, InitError, NodeError, ReshardError, ShardCountError, StreamError};
+pub use error::{
+    CatalogError, ForgetError, GroupError, InitError, NodeError, ReshardError, ShardCountError, StreamError,
+};
 pub use scaling::{Progress, Scaling};
 pub use stream::{Stream, StreamMode, StreamShard, StreamStatus};
 
@@ -41,7 +44,7 @@ use crate::versioned::{self, DecodeError};
 
 const VERSION: u8 = 3;
 
-/// As version 3, without the scalings and their calls at its end.
+/// As version 3, without what streams are scaled to, the calls for it, and what is being forgotten at its end.
 const VERSION_WITHOUT_SCALINGS: u8 = 2;
 
 /// As version 2, without the changes under way at its end.
@@ -67,6 +70,8 @@ pub struct Catalog {
     scalings: BTreeMap<StreamId, Scaling>,
     /// When calls for a number of shards were taken, in the catalog's time, ascending: as many as are counted.
     shard_count_calls: BTreeMap<StreamId, Vec<u64>>,
+    /// Shards that are forgotten here, and whose groups may not know.
+    forgetting: BTreeMap<StreamId, BTreeMap<u32, GroupId>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -152,6 +157,10 @@ pub enum CatalogReply {
         from: NodeId,
         to: NodeId,
     },
+    /// Here, or in their groups as well.
+    ShardsForgotten {
+        stream: StreamId,
+    },
 }
 
 impl Default for Catalog {
@@ -176,6 +185,7 @@ impl Catalog {
             changes: BTreeMap::new(),
             scalings: BTreeMap::new(),
             shard_count_calls: BTreeMap::new(),
+            forgetting: BTreeMap::new(),
         }
     }
 
@@ -264,6 +274,8 @@ impl Catalog {
             CatalogCommand::BeginReshard(it) => self.begin_reshard(it)?,
             CatalogCommand::CommitReshard(it) => self.commit_reshard(it)?,
             CatalogCommand::SetShardCount(it) => self.set_shard_count(it)?,
+            CatalogCommand::ForgetShards(it) => self.forget_shards(it)?,
+            CatalogCommand::ShardsForgotten(it) => self.shards_forgotten(it),
         };
         self.revision += 1;
         note(&reply);
@@ -278,8 +290,8 @@ impl Catalog {
     pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
         // What came later stands at the end: empty maps.
         match bytes.split_first() {
-            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 3]].concat()),
-            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 2]].concat()),
+            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 4]].concat()),
+            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 3]].concat()),
             _ => versioned::decode(VERSION, bytes),
         }
     }
@@ -465,6 +477,7 @@ impl Catalog {
         self.names.remove(&name);
         self.changes.remove(&id);
         self.shard_count_calls.remove(&id);
+        self.forgetting.remove(&id);
         if planted(Bug::StreamIdReused) && id.0 + 1 == self.next_stream {
             self.next_stream -= 1;
         }
@@ -490,5 +503,6 @@ fn note(reply: &CatalogReply) {
         CatalogReply::NodeReplaced { .. } => reachable!(Mark::NodeReplaced),
         CatalogReply::StreamUpdating { .. } => reachable!(Mark::StreamUpdating),
         CatalogReply::ReshardCommitted { .. } => reachable!(Mark::ReshardCommitted),
+        CatalogReply::ShardsForgotten { .. } => {}
     }
 }

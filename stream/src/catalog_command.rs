@@ -32,6 +32,8 @@ const TAG_COMMIT_RESHARD: u8 = 12;
 const TAG_SETTINGS_TOLD: u8 = 13;
 const TAG_SET_SETTINGS: u8 = 14;
 const TAG_SET_SHARD_COUNT: u8 = 15;
+const TAG_FORGET_SHARDS: u8 = 16;
+const TAG_SHARDS_FORGOTTEN: u8 = 17;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -48,6 +50,8 @@ pub enum CatalogCommand {
     CommitReshard(CommitReshard),
     SettingsTold(SettingsTold),
     SetShardCount(SetShardCount),
+    ForgetShards(ForgetShards),
+    ShardsForgotten(ShardsForgotten),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -157,6 +161,22 @@ pub struct SetShardCount {
     pub counted: bool,
 }
 
+/// Forgets closed shards of which all records are past retention; their groups are told afterwards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForgetShards {
+    pub at_ms: u64,
+    pub stream: StreamId,
+    /// Parents before their children.
+    pub shards: Vec<u32>,
+}
+
+/// The groups that had these shards have forgotten them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShardsForgotten {
+    pub stream: StreamId,
+    pub shards: Vec<u32>,
+}
+
 /// A step's parents are sealed and its children open in their groups: from now on they take the parents' place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CommitReshard {
@@ -199,6 +219,8 @@ impl CatalogCommand {
             CatalogCommand::CommitReshard(it) => versioned::encode(&[VERSION, TAG_COMMIT_RESHARD], it),
             CatalogCommand::SettingsTold(it) => versioned::encode(&[VERSION, TAG_SETTINGS_TOLD], it),
             CatalogCommand::SetShardCount(it) => versioned::encode(&[VERSION, TAG_SET_SHARD_COUNT], it),
+            CatalogCommand::ForgetShards(it) => versioned::encode(&[VERSION, TAG_FORGET_SHARDS], it),
+            CatalogCommand::ShardsForgotten(it) => versioned::encode(&[VERSION, TAG_SHARDS_FORGOTTEN], it),
         })
     }
 
@@ -223,6 +245,8 @@ impl CatalogCommand {
             TAG_COMMIT_RESHARD => CatalogCommand::CommitReshard(versioned::decode_body(body)?),
             TAG_SETTINGS_TOLD => CatalogCommand::SettingsTold(versioned::decode_body(body)?),
             TAG_SET_SHARD_COUNT => CatalogCommand::SetShardCount(versioned::decode_body(body)?),
+            TAG_FORGET_SHARDS => CatalogCommand::ForgetShards(versioned::decode_body(body)?),
+            TAG_SHARDS_FORGOTTEN => CatalogCommand::ShardsForgotten(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

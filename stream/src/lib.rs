@@ -17,6 +17,7 @@ pub mod hash;
 pub mod ids;
 pub mod iterator;
 pub mod limits;
+pub mod listing;
 pub mod name;
 pub mod placement;
 pub mod record;

@@ -421,6 +421,7 @@ fn of_catalog(error: &CatalogError) -> Explained {
                 ReshardError::Exhausted { .. } => refused(Code::ResourceExhausted, Reason::LimitExceeded),
                 ReshardError::Nothing | ReshardError::NoSuchStep { .. } => refused(Code::Internal, Reason::Internal),
             },
+            StreamError::Forget(_) => refused(Code::Internal, Reason::Internal),
             StreamError::ShardCount(it) => {
                 let mut why = match it {
                     ShardCountError::Plan(ScaleError::Count { .. } | ScaleError::Narrow { .. }) => {

@@ -294,7 +294,7 @@ impl Service {
 }
 
 fn subject(routes: &Arc<StreamRoutes>, shard: ShardId) -> Result<Subject, ApiError> {
-    let group = routes.shard(shard).ok_or(RouteError::NoShard(shard))?.group;
+    let group = routes.shard(shard).ok_or_else(|| wire::no_shard(routes, shard))?.group;
     Ok(Subject { routes: routes.clone(), shard, group })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a message over its limit is refused by its length prefix, before it is read.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use braid_env::{net, time};
 use braid_proto::FILE_DESCRIPTOR_SET;
 use braid_proto::v1::braid_server::BraidServer;
+use braid_stream::catalog::Stream;
+use braid_stream::ids::StreamId;
 use braid_stream::limits::PUT_BYTES_MAX_LARGE;
 use braid_transport::{ServeError, ServeOptions};
 use futures_util::future::{Either, select};
@@ -89,13 +92,20 @@ async fn run_beside(service: Service, health: HealthReporter) -> Infallible {
     }
 }
 
-/// Clears away the counts of deleted streams.
+/// Clears away the counts of deleted streams and forgotten shards.
 async fn clear(service: &Service, groups: &Groups) -> Infallible {
     loop {
         time::sleep(CLEAR_EVERY).await;
         if let Some(catalog) = groups.catalog() {
-            let alive: std::collections::BTreeSet<_> = catalog.state(|c| c.streams().map(|it| it.id).collect());
-            service.throttle.retain(|stream| alive.contains(&stream));
+            // What is known is copied: one lock at a time.
+            let indexes = |it: &Stream| it.shards.keys().copied().collect();
+            let streams: BTreeMap<StreamId, (u32, BTreeSet<u32>)> =
+                catalog.state(|c| c.streams().map(|it| (it.id, (it.next_shard, indexes(it)))).collect());
+            service.throttle.retain(|shard| {
+                // A child that this node has not heard of is not gone.
+                let known = streams.get(&shard.stream);
+                known.is_some_and(|(next, indexes)| shard.index >= *next || indexes.contains(&shard.index))
+            });
         }
     }
 }

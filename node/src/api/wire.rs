@@ -5,9 +5,10 @@
 use braid_proto::v1;
 use braid_stream::catalog::{StreamShard, StreamStatus};
 use braid_stream::hash::{HashKey, HashRange};
-use braid_stream::ids::{Offset, ShardId};
+use braid_stream::ids::{Offset, ShardId, StreamId};
 use braid_stream::iterator::IteratorKind;
 use braid_stream::limits::{LimitOverrides, Limits};
+use braid_stream::listing::ShardFilter;
 use braid_stream::name::{PartitionKey, StreamName};
 use braid_stream::record::{Record, RequestError, check_request};
 use braid_stream::scale::Shares;
@@ -46,8 +47,17 @@ pub fn shard_id_in(routes: &StreamRoutes, field: &'static str, text: &str) -> Re
     let shard = ShardId::parse(routes.stream.id, text).map_err(|e| ApiError::invalid(field, e))?;
     match routes.shard(shard) {
         Some(_) => Ok(shard),
-        None => Err(ApiError::NoSuchShardName(format!("stream {} has no shard {text}", routes.stream.name))),
+        None => Err(no_shard(routes, shard)),
     }
+}
+
+/// A shard that the stream does not have, or not any more.
+pub fn no_shard(routes: &StreamRoutes, shard: ShardId) -> ApiError {
+    let (stream, name) = (&routes.stream.name, shard.name());
+    ApiError::NoSuchShardName(match routes.stream.has_forgotten(shard) {
+        true => format!("stream {stream} has shard {name} no more: it was closed, and its records are past retention"),
+        false => format!("stream {stream} has no shard {name}"),
+    })
 }
 
 /// A record; `path` is what its fields are called in the request, such as `records[3].`.
@@ -122,6 +132,24 @@ pub fn limit_overrides(it: &v1::StreamLimits) -> LimitOverrides {
         read_calls_per_s: set(it.read_calls_per_s),
         record_bytes_max: set(it.max_record_bytes),
     }
+}
+
+/// Which shards to list.
+pub fn shard_filter(stream: StreamId, filter: &v1::ShardFilter) -> Result<ShardFilter, ApiError> {
+    use v1::shard_filter::Type;
+    let ms = filter.timestamp_ms;
+    Ok(match Type::try_from(filter.r#type).unwrap_or(Type::Unspecified) {
+        Type::Unspecified => ShardFilter::All,
+        Type::AfterShardId => {
+            let shard = ShardId::parse(stream, &filter.shard_id);
+            ShardFilter::After(shard.map_err(|e| ApiError::invalid("shard_filter.shard_id", e))?.index)
+        }
+        Type::AtTrimHorizon => ShardFilter::AtTrimHorizon,
+        Type::FromTrimHorizon => ShardFilter::FromTrimHorizon,
+        Type::AtLatest => ShardFilter::AtLatest,
+        Type::AtTimestamp => ShardFilter::AtTimestamp(ms),
+        Type::FromTimestamp => ShardFilter::FromTimestamp(ms),
+    })
 }
 
 /// What a new stream sets differently. Its greatest record may be named in two places, for the sake of old clients.
@@ -281,7 +309,7 @@ pub fn shard(
 }
 
 /// A stream and its settings.
-pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
+pub fn stream(routes: &StreamRoutes, now_ms: u64) -> v1::StreamDescription {
     let it = &routes.stream;
     let count = |n: usize| u32::try_from(n).expect("a stream has at most 2^32 shards, and steps");
     v1::StreamDescription {
@@ -295,7 +323,7 @@ pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
         created_ms: it.created_ms,
         retention_ms: it.retention_ms,
         open_shard_count: count(it.shards.values().filter(|shard| shard.is_open()).count()),
-        shard_count: count(it.shards.len()),
+        shard_count: count(it.listed(ShardFilter::All, now_ms).count()),
         max_record_bytes: u32::try_from(routes.limits.record_bytes_max).unwrap_or(u32::MAX),
         target_shard_count: routes.scaling.map_or(0, |it| it.target),
         scaling_steps: routes.scaling.map_or(0, |it| count(it.planned)),

@@ -89,6 +89,8 @@ pub struct NodeConfig {
     pub retention_floor_ms: u64,
     /// How often records past their retention are trimmed. No setting: a minute, but for tests.
     pub trim_every_ms: u64,
+    /// How long after its last record's retention a closed shard is forgotten. No setting: an hour, but for tests.
+    pub forget_grace_ms: u64,
     /// The longest retention a stream may have.
     pub retention_ceiling_hours: u64,
     /// What the record index is kept in.
@@ -256,6 +258,8 @@ impl Check {
             default_retention_hours: default_retention_hours?,
             retention_floor_ms: RETENTION_MS_MIN,
             trim_every_ms: 60_000,
+            // Far above an iterator's five minutes, and any clock's error.
+            forget_grace_ms: 3_600_000,
             retention_ceiling_hours: retention_ceiling_hours?,
             index: index?,
             throttle: throttle?,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable};
-use braid_stream::ids::{GroupId, ShardId, StreamId};
+use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::limits::Limits;
 use braid_stream::throttle::{ShardThrottle, Throttled};
 
@@ -176,11 +176,11 @@ impl ThrottleTable {
         gates
     }
 
-    /// Forgets the shards of every stream that is not `alive`, their counts included.
-    pub fn retain(&self, alive: impl Fn(StreamId) -> bool) {
+    /// Forgets every shard that is not `alive`, its counts included.
+    pub fn retain(&self, alive: impl Fn(ShardId) -> bool) {
         let groups: Vec<_> = self.groups.lock().expect("no one panics while counting").values().cloned().collect();
         for gates in groups {
-            gates.lock().expect("no one panics while counting").shards.retain(|shard, _| alive(shard.stream));
+            gates.lock().expect("no one panics while counting").shards.retain(|shard, _| alive(*shard));
         }
         self.metrics.shards.retain(alive);
     }
@@ -189,7 +189,7 @@ impl ThrottleTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use braid_stream::ids::NodeId;
+    use braid_stream::ids::{NodeId, StreamId};
     use braid_stream::throttle::Limit;
 
     const GROUP: GroupId = GroupId(1);

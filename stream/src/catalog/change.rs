@@ -58,13 +58,14 @@ impl Catalog {
         self.changes.get(&stream)
     }
 
-    /// The groups that hold the stream's shards, or may hold some that are not committed yet: all that have to drop
+    /// The groups that hold the stream's shards, or may hold some that are not committed yet or forgotten here: all that have to drop
     /// it in the end.
     pub fn groups_of(&self, stream: &Stream) -> BTreeSet<GroupId> {
         let mut groups = stream.groups();
         if let Some(Change::Reshard(steps)) = self.change(stream.id) {
             groups.extend(steps.iter().flat_map(|step| step.children.values()).map(|child| child.group));
         }
+        groups.extend(self.forgetting.get(&stream.id).into_iter().flat_map(|shards| shards.values()));
         groups
     }
 

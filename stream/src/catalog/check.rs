@@ -94,6 +94,10 @@ pub enum Violation {
     ScalingMismatch {
         stream: StreamId,
     },
+    /// A shard is forgotten and there, or its stream or group is not.
+    ForgettingMismatch {
+        stream: StreamId,
+    },
     /// A step's children do not take the place of its parents.
     WrongStep {
         stream: StreamId,
@@ -123,6 +127,7 @@ impl Catalog {
         }
         self.check_changes(&mut found);
         self.check_scalings(&mut found);
+        self.check_forgetting(&mut found);
         found
     }
 
@@ -234,6 +239,19 @@ impl Catalog {
         }
     }
 
+    fn check_forgetting(&self, found: &mut Vec<Violation>) {
+        for (&id, shards) in &self.forgetting {
+            let gone = |stream: &Stream| {
+                shards.iter().all(|(index, group)| {
+                    stream.has_forgotten(stream.shard_id(*index)) && self.groups.contains_key(group)
+                })
+            };
+            if shards.is_empty() || !self.streams.get(&id).is_some_and(gone) {
+                found.push(Violation::ForgettingMismatch { stream: id });
+            }
+        }
+    }
+
     /// Whether a step could be committed. `used` are the shards of the steps before.
     fn is_sound(&self, stream: &Stream, step: &Step, used: &mut BTreeSet<u32>) -> bool {
         let mut parents: Vec<_> = step.parents.iter().filter_map(|it| stream.shards.get(it)).collect();
@@ -331,6 +349,9 @@ impl fmt::Display for Violation {
             }
             Violation::ScalingMismatch { stream } => {
                 write!(f, "stream {stream} is on its way to a number of shards without a step, or has odd calls")
+            }
+            Violation::ForgettingMismatch { stream } => {
+                write!(f, "stream {stream} has shards that are forgotten, or none, or they were in no group")
             }
             Violation::WrongStep { stream, parents } => {
                 write!(f, "stream {stream}'s shards {parents:?} would not be replaced by what is planned")

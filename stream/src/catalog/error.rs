@@ -222,6 +222,13 @@ pub enum StreamError {
     TooMany,
     Reshard(ReshardError),
     ShardCount(ShardCountError),
+    Forget(ForgetError),
+}
+
+impl From<ForgetError> for StreamError {
+    fn from(error: ForgetError) -> StreamError {
+        StreamError::Forget(error)
+    }
 }
 
 impl From<ShardCountError> for StreamError {
@@ -261,6 +268,7 @@ impl fmt::Display for StreamError {
             StreamError::TooMany => write!(f, "the cluster has its most streams: {STREAMS_MAX}"),
             StreamError::Reshard(error) => error.fmt(f),
             StreamError::ShardCount(error) => error.fmt(f),
+            StreamError::Forget(error) => error.fmt(f),
         }
     }
 }
@@ -365,3 +373,35 @@ impl fmt::Display for ShardCountError {
 }
 
 impl std::error::Error for ShardCountError {}
+
+/// Why shards are not forgotten.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ForgetError {
+    NoSuchShard {
+        shard: ShardId,
+    },
+    /// It is open, or may have records that are not past retention.
+    Kept {
+        shard: ShardId,
+    },
+    ParentKept {
+        shard: ShardId,
+        parent: ShardId,
+    },
+}
+
+impl fmt::Display for ForgetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ForgetError::NoSuchShard { shard } => write!(f, "shard {shard} was never there"),
+            ForgetError::Kept { shard } => {
+                write!(f, "shard {shard} can't be forgotten: it is open, or closed for less than the retention")
+            }
+            ForgetError::ParentKept { shard, parent } => {
+                write!(f, "shard {shard} can't be forgotten before its parent {parent}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ForgetError {}

@@ -5,6 +5,7 @@ mod batch;
 mod command;
 mod hash;
 mod iterator;
+mod listing;
 mod name;
 mod placement;
 mod record;

@@ -13,11 +13,11 @@ use braid_stream::{
 };
 use proptest::prelude::*;
 
-const STREAM: StreamId = StreamId(1);
+pub const STREAM: StreamId = StreamId(1);
 const HOUR: u64 = 3_600_000;
 
 /// One node and an ACTIVE stream.
-fn catalog(shards: u32) -> Catalog {
+pub fn catalog(shards: u32) -> Catalog {
     let mut catalog = Catalog::new();
     for command in [
         CatalogCommand::Init(Init {
