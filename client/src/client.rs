@@ -224,6 +224,29 @@ impl Client {
         .map(drop)
     }
 
+    /// What is written to and read from a stream's open shards, or from `shard` alone; the busiest first, at most
+    /// `most`.
+    ///
+    /// # Errors
+    /// Refused: no such stream or shard.
+    pub async fn shard_loads(
+        &self,
+        stream: &str,
+        shard: Option<&str>,
+        most: u32,
+    ) -> Result<v1::DescribeShardLoadsResponse, CallError> {
+        let request = v1::DescribeShardLoadsRequest {
+            stream_name: stream.to_owned(),
+            shard_id: shard.unwrap_or_default().to_owned(),
+            max_results: most,
+        };
+        self.call(Repeat::Harmless, |mut node| {
+            let request = request.clone();
+            async move { node.describe_shard_loads(request).await }
+        })
+        .await
+    }
+
     /// Creates a stream and waits until it is ACTIVE, at most `call_timeout` after it exists.
     /// Where the creation's outcome is unknown, a stream of that name and that many shards is
     /// taken for the one asked for.

@@ -806,3 +806,73 @@ async fn closed_shards_leave_listings_with_their_records_and_are_forgotten() {
     assert_eq!(texts_read, ["new"]);
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_says_what_is_asked_of_each_shard_and_whether_a_split_would_help() {
+    let mut cluster = TestCluster::start().await;
+    let mut writer = client(&cluster, 0).await;
+    create(&mut writer, "s", 4).await;
+    let limits = v1::StreamLimits { write_records_per_s: 20, ..Default::default() };
+    let update = v1::UpdateStreamRequest { stream_name: "s".into(), limits: Some(limits), ..Default::default() };
+    writer.update_stream(update).await.unwrap();
+    settle(&mut writer, "s").await;
+    // Far more than 20/s: shard 0 by one key, shard 3 by many; shard 1 a little, shard 2 nothing.
+    let quarter = u128::MAX / 4;
+    let mut records = Vec::new();
+    for n in 0..400u128 {
+        let hashed = |key: String, hash: u128| v1::PutRecordsRequestEntry {
+            explicit_hash_key: hash.to_string(),
+            ..entry(&key, "data")
+        };
+        records.push(hashed("the one".into(), 7));
+        records.push(hashed(format!("some-{n}"), 3 * quarter + 10 + n * (quarter / 401)));
+        if n == 0 {
+            records.push(hashed("rare".into(), quarter + 10));
+        }
+    }
+    for part in records.chunks(400) {
+        let request = v1::PutRecordsRequest { stream_name: "s".into(), records: part.to_vec(), keep_order: false };
+        writer.put_records(request).await.unwrap();
+    }
+    let ask = |shard_id: &str, max_results| v1::DescribeShardLoadsRequest {
+        stream_name: "s".into(),
+        shard_id: shard_id.into(),
+        max_results,
+    };
+    let name = |index: u32| format!("shardId-{index:012}");
+    for node in 0..3 {
+        let mut client = client(&cluster, node).await;
+        let answer = client.describe_shard_loads(ask("", 0)).await.unwrap().into_inner();
+        assert_eq!(answer.missing_shard_ids, Vec::<String>::new());
+        let loads: BTreeMap<String, v1::ShardLoad> =
+            answer.shards.iter().map(|it| (it.shard_id.clone(), it.clone())).collect();
+        assert_eq!(loads.len(), 4, "{answer:?}");
+        assert!(answer.shards.is_sorted_by(|a, b| a.write_percent >= b.write_percent), "{answer:?}");
+        let (one, many) = (&loads[&name(0)], &loads[&name(3)]);
+        assert!(one.incoming_records_per_s > 0.0 && one.throttled_records_per_s > 0.0 && one.write_percent > 50.0);
+        assert_eq!((one.advice(), one.hot_keys[0].partition_key.as_str()), (v1::SplitAdvice::OneKey, "the one"));
+        assert_eq!((one.hot_keys[0].hash_key.as_str(), one.split_at.as_str()), ("7", ""));
+        assert!(one.larger_half_percent > 99.0, "{one:?}");
+        assert_eq!(many.advice(), v1::SplitAdvice::Split, "{many:?}");
+        assert!(many.larger_half_percent < 60.0, "{many:?}");
+        assert!(loads[&name(1)].incoming_records_per_s > 0.0 && loads[&name(2)].window_ms == 0);
+        // One of them, and the busiest.
+        let alone = client.describe_shard_loads(ask(&name(3), 0)).await.unwrap().into_inner().shards;
+        assert_eq!((alone.len(), alone[0].split_at.as_str()), (1, many.split_at.as_str()));
+        let busiest = client.describe_shard_loads(ask("", 1)).await.unwrap().into_inner().shards;
+        assert_eq!(busiest.len(), 1);
+        assert!([name(0), name(3)].contains(&busiest[0].shard_id));
+        let refused = detail(&client.describe_shard_loads(ask("shardId-000000000009", 0)).await.unwrap_err());
+        assert_eq!(refused.reason(), ErrorReason::ShardNotFound);
+    }
+    // What was said is a place where it can be split.
+    let loads = writer.describe_shard_loads(ask(&name(3), 0)).await.unwrap().into_inner().shards;
+    let split = v1::SplitShardRequest {
+        stream_name: "s".into(),
+        shard_to_split: name(3),
+        new_starting_hash_key: loads[0].split_at.clone(),
+    };
+    writer.split_shard(split).await.unwrap();
+    assert_eq!(settle(&mut writer, "s").await.open_shard_count, 5);
+    cluster.stop_all().await;
+}

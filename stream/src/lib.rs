@@ -18,6 +18,7 @@ pub mod ids;
 pub mod iterator;
 pub mod limits;
 pub mod listing;
+pub mod load;
 pub mod name;
 pub mod placement;
 pub mod record;

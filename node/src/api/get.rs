@@ -301,6 +301,7 @@ fn subject(routes: &Arc<StreamRoutes>, shard: ShardId) -> Result<Subject, ApiErr
 fn facts<'a>(subject: &'a Subject, extent: &Extent, caught_up: bool) -> ShardFacts<'a> {
     ShardFacts {
         shard: subject.shard,
+        range: subject.routes.shard(subject.shard).expect("the subject is one of them").range,
         limits: extent.limits(),
         stream: subject.routes.stream.name.as_str(),
         untouched: caught_up && extent.untouched(),

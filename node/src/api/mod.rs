@@ -15,6 +15,7 @@ mod edge;
 mod error;
 mod get;
 mod leader;
+mod load;
 mod page;
 mod put;
 mod reshard;
@@ -180,6 +181,14 @@ impl Braid for Service {
     ) -> Result<Response<v1::UpdateShardCountResponse>, Status> {
         let call = self.call(&request);
         answer(self.shard_count(request.get_ref(), &call).await)
+    }
+
+    async fn describe_shard_loads(
+        &self,
+        request: Request<v1::DescribeShardLoadsRequest>,
+    ) -> Result<Response<v1::DescribeShardLoadsResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.shard_loads(request.get_ref(), &call).await)
     }
 
     async fn describe_stream(

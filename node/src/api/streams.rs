@@ -236,7 +236,7 @@ impl Service {
     }
 }
 
-fn page_size(field: &'static str, asked: u32, default: usize, max: usize) -> Result<usize, ApiError> {
+pub(super) fn page_size(field: &'static str, asked: u32, default: usize, max: usize) -> Result<usize, ApiError> {
     match asked as usize {
         0 => Ok(default),
         size if size <= max => Ok(size),

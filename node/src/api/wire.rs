@@ -271,7 +271,8 @@ fn parents<'a>(routes: &'a StreamRoutes, shard: &'a StreamShard) -> impl Iterato
     shard.parents.iter().flatten().map(|index| routes.stream.shard_id(*index).name())
 }
 
-fn hash_range(range: HashRange) -> v1::HashKeyRange {
+/// Both ends are in it.
+pub fn hash_range(range: HashRange) -> v1::HashKeyRange {
     v1::HashKeyRange { starting_hash_key: range.start().to_string(), ending_hash_key: range.end().to_string() }
 }
 

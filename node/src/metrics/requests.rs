@@ -22,6 +22,7 @@ pub const METHODS: &[&str] = &[
     "DescribeStream",
     "ListStreams",
     "ListShards",
+    "DescribeShardLoads",
     "PutRecord",
     "PutRecords",
     "GetShardIterator",

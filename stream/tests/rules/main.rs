@@ -6,6 +6,7 @@ mod command;
 mod hash;
 mod iterator;
 mod listing;
+mod load;
 mod name;
 mod placement;
 mod record;
