@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use braid_client::Client;
 use braid_proto::v1;
 use braid_stream::hash::{HashKey, HashRange};
+use braid_stream::limits::SHARDS_PER_STREAM_MAX;
 use braid_stream::scale::{self, Step};
 use serde_json::{Value, json};
 
@@ -31,7 +32,7 @@ pub struct Args {
     /// The stream
     stream: String,
     /// How many open shards it is to have
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_PER_STREAM_MAX)))]
     shards: u32,
     /// Only print what would be done
     #[arg(long)]

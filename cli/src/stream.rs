@@ -58,6 +58,7 @@ pub enum Command {
     ///   braid stream update clicks --retention 7d
     ///   braid stream update clicks --write-rate 4MiB --write-records 4000
     ///   braid stream update clicks --default-limits
+    ///   braid stream update clicks --autoscale 2..16
     #[command(verbatim_doc_comment)]
     Update {
         /// The stream
@@ -67,6 +68,9 @@ pub enum Command {
         retention: Option<Duration>,
         #[command(flatten)]
         limits: LimitArgs,
+        /// Scale by load within these numbers of shards, such as 2..16; off: never
+        #[arg(long, value_name = "MIN..MAX", value_parser = parse_autoscale)]
+        autoscale: Option<v1::Autoscale>,
         /// Return as soon as it is decided, without waiting until its shards know
         #[arg(long)]
         no_wait: bool,
@@ -156,13 +160,16 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
         }
         Command::List => list(&client.list_streams().await?, format),
         Command::Describe { name } => show(&client.describe_stream(&name).await?, format),
-        Command::Update { name, retention, limits, no_wait } => {
+        Command::Update { name, retention, limits, autoscale, no_wait } => {
             let now = client.describe_stream(&name).await?;
+            if let Some(bounds) = autoscale {
+                client.set_autoscale(&name, bounds.min_shards, bounds.max_shards).await?;
+            }
             let limits = limits.over(now.limits.unwrap_or_default());
             let retention_ms = retention.map_or(0, |kept| kept.as_millis() as u64);
             if limits.is_some() || (retention_ms > 0 && retention_ms != now.retention_ms) {
                 client.update_stream(&name, retention_ms, limits).await?;
-            } else {
+            } else if autoscale.is_none() {
                 eprintln!("Nothing to change: stream {name} has these settings.");
             }
             let now = if no_wait { client.describe_stream(&name).await? } else { client.wait_active(&name).await? };
@@ -180,6 +187,18 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
             }
             Ok(())
         }
+    }
+}
+
+/// `2..16`, or `off`.
+fn parse_autoscale(text: &str) -> Result<v1::Autoscale, String> {
+    if text == "off" {
+        return Ok(v1::Autoscale::default());
+    }
+    let bounds = text.split_once("..").and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)));
+    match bounds {
+        Some((min_shards @ 1.., max_shards)) => Ok(v1::Autoscale { min_shards, max_shards }),
+        _ => Err(format!("{text:?} is neither bounds such as 2..16 nor off")),
     }
 }
 
@@ -250,6 +269,7 @@ fn to_json(stream: &v1::StreamDescription) -> Value {
         "target_shards": stream.target_shard_count,
         "scaling_steps": stream.scaling_steps,
         "scaling_steps_left": stream.scaling_steps_left,
+        "autoscale": stream.autoscale.map(|it| json!({ "min_shards": it.min_shards, "max_shards": it.max_shards })),
     })
 }
 
@@ -284,7 +304,10 @@ fn list(streams: &[v1::StreamDescription], format: Format) -> Result<(), Failure
         table.add_row([
             stream.stream_name.clone(),
             status_text(stream),
-            stream.open_shard_count.to_string(),
+            match stream.autoscale {
+                Some(it) => format!("{} ({}..{})", stream.open_shard_count, it.min_shards, it.max_shards),
+                None => stream.open_shard_count.to_string(),
+            },
             stream.shard_count.to_string(),
             duration_text(stream.retention_ms),
             format!("{}, {} records", bytes_text(limits.write_bytes_per_s), limits.write_records_per_s),

@@ -155,7 +155,21 @@ impl Client {
         retention_ms: u64,
         limits: Option<v1::StreamLimits>,
     ) -> Result<(), CallError> {
-        let request = v1::UpdateStreamRequest { stream_name: stream.to_owned(), retention_ms, limits };
+        self.update(v1::UpdateStreamRequest { stream_name: stream.to_owned(), retention_ms, limits, autoscale: None })
+            .await
+    }
+
+    /// Has a stream scale by load within these bounds, or, with both 0, not any more.
+    ///
+    /// # Errors
+    /// Refused: no such stream, or these are no bounds. Unknown: it may be so; asking again does no harm.
+    pub async fn set_autoscale(&self, stream: &str, min_shards: u32, max_shards: u32) -> Result<(), CallError> {
+        let autoscale = Some(v1::Autoscale { min_shards, max_shards });
+        let stream_name = stream.to_owned();
+        self.update(v1::UpdateStreamRequest { stream_name, retention_ms: 0, limits: None, autoscale }).await
+    }
+
+    async fn update(&self, request: v1::UpdateStreamRequest) -> Result<(), CallError> {
         self.call(Repeat::Harmless, |mut node| {
             let request = request.clone();
             async move { node.update_stream(request).await }

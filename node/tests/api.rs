@@ -622,7 +622,12 @@ async fn retention_and_limits_change_while_a_stream_is_used() {
     let mut cluster = TestCluster::start().await;
     let mut client = client(&cluster, 1).await;
     create(&mut client, "kept", 3).await;
-    let update = |retention_ms, limits| v1::UpdateStreamRequest { stream_name: "kept".into(), retention_ms, limits };
+    let update = |retention_ms, limits| v1::UpdateStreamRequest {
+        stream_name: "kept".into(),
+        retention_ms,
+        limits,
+        ..Default::default()
+    };
     let few = v1::StreamLimits { write_records_per_s: 3, ..Default::default() };
     client.update_stream(update(48 * 3_600_000, Some(few))).await.unwrap();
     let found = settle(&mut client, "kept").await;
@@ -874,5 +879,32 @@ async fn any_node_says_what_is_asked_of_each_shard_and_whether_a_split_would_hel
     };
     writer.split_shard(split).await.unwrap();
     assert_eq!(settle(&mut writer, "s").await.open_shard_count, 5);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_wants_it_scales_by_itself_within_its_bounds() {
+    let mut cluster = TestCluster::start().await;
+    let mut client = client(&cluster, 0).await;
+    create(&mut client, "s", 1).await;
+    let bounds = |min_shards, max_shards| v1::UpdateStreamRequest {
+        stream_name: "s".into(),
+        autoscale: Some(v1::Autoscale { min_shards, max_shards }),
+        ..Default::default()
+    };
+    client.update_stream(bounds(3, 5)).await.unwrap();
+    let start = Instant::now();
+    let found = loop {
+        let found = settle(&mut client, "s").await;
+        if found.open_shard_count == 3 {
+            break found;
+        }
+        assert!(start.elapsed() < BOUND, "{found:?}");
+        braid_env::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(found.autoscale, Some(v1::Autoscale { min_shards: 3, max_shards: 5 }));
+    assert!(equal_shares(&shards(&mut client, "s").await));
+    client.update_stream(bounds(0, 0)).await.unwrap();
+    assert_eq!(describe(&mut client, "s").await.autoscale, None);
     cluster.stop_all().await;
 }

@@ -99,12 +99,17 @@ fn setting_rows() -> Vec<Row> {
         let request = v1::CreateStreamRequest { stream_name: "t".into(), shard_count: 1, ..Default::default() };
         Ask::Create(v1::CreateStreamRequest { limits: Some(limits), max_record_bytes: 8 << 10, ..request })
     };
-    let update =
-        |retention_ms, limits| Ask::Update(v1::UpdateStreamRequest { stream_name: "s".into(), retention_ms, limits });
+    let update = |retention_ms, limits| {
+        Ask::Update(v1::UpdateStreamRequest { stream_name: "s".into(), retention_ms, limits, autoscale: None })
+    };
     let none = v1::StreamLimits::default();
     let beyond = v1::StreamLimits { write_bytes_per_s: (1 << 40) + 1, ..none };
     let calls = v1::StreamLimits { read_calls_per_s: u64::MAX, ..none };
     let small = v1::StreamLimits { max_record_bytes: 4095, ..none };
+    let bounds = |min_shards, max_shards| {
+        let autoscale = Some(v1::Autoscale { min_shards, max_shards });
+        Ask::Update(v1::UpdateStreamRequest { stream_name: "s".into(), autoscale, ..Default::default() })
+    };
     let rate = &["1 to 1099511627776"];
     vec![
         row("create: write rate", create(beyond), INVALID, "write_bytes_per_s", rate),
@@ -112,6 +117,9 @@ fn setting_rows() -> Vec<Row> {
         row("create: two sizes", create(small), INVALID, "max_record_bytes", &["is 8192", "is 4095"]),
         row("update: write rate", update(0, Some(beyond)), INVALID, "write_bytes_per_s", rate),
         row("update: record size", update(0, Some(small)), INVALID, "max_record_bytes", &["4095", "4096 to 10485760"]),
+        row("autoscale: from 0", bounds(0, 5), INVALID, "autoscale", &["0 to 5 shards", "ascending, 1 to 10000"]),
+        row("autoscale: backwards", bounds(5, 4), INVALID, "autoscale", &["5 to 4 shards", "ascending"]),
+        row("autoscale: too many", bounds(1, 10_001), INVALID, "autoscale", &["1 to 10001 shards", "1 to 10000"]),
         row("update: nothing", update(0, None), INVALID, "retention_ms", &["nothing to change"]),
         row("update: too short", update(DAY - 1, None), INVALID, "retention_ms", &["86400000 to 604800000"]),
         row("update: too long", update(7 * DAY + 1, None), INVALID, "retention_ms", &["86400000 to 604800000"]),

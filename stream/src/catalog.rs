@@ -32,6 +32,7 @@ pub use error::{
 pub use scaling::{Progress, Scaling};
 pub use stream::{Stream, StreamMode, StreamShard, StreamStatus};
 
+use crate::autoscale::Bounds;
 use crate::catalog_command::{CatalogCommand, CreateGroup, CreateStream, Init, PutNode, ReplaceNode};
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
 use crate::limits::{
@@ -44,7 +45,8 @@ use crate::versioned::{self, DecodeError};
 
 const VERSION: u8 = 3;
 
-/// As version 3, without what streams are scaled to, the calls for it, and what is being forgotten at its end.
+/// As version 3, without what streams are scaled to, the calls for it, what is being forgotten, and who scales by load
+/// at its end.
 const VERSION_WITHOUT_SCALINGS: u8 = 2;
 
 /// As version 2, without the changes under way at its end.
@@ -72,6 +74,8 @@ pub struct Catalog {
     shard_count_calls: BTreeMap<StreamId, Vec<u64>>,
     /// Shards that are forgotten here, and whose groups may not know.
     forgetting: BTreeMap<StreamId, BTreeMap<u32, GroupId>>,
+    /// Streams that scale by load.
+    autoscale: BTreeMap<StreamId, Bounds>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -161,6 +165,9 @@ pub enum CatalogReply {
     ShardsForgotten {
         stream: StreamId,
     },
+    AutoscaleSet {
+        stream: StreamId,
+    },
 }
 
 impl Default for Catalog {
@@ -186,6 +193,7 @@ impl Catalog {
             scalings: BTreeMap::new(),
             shard_count_calls: BTreeMap::new(),
             forgetting: BTreeMap::new(),
+            autoscale: BTreeMap::new(),
         }
     }
 
@@ -276,6 +284,7 @@ impl Catalog {
             CatalogCommand::SetShardCount(it) => self.set_shard_count(it)?,
             CatalogCommand::ForgetShards(it) => self.forget_shards(it)?,
             CatalogCommand::ShardsForgotten(it) => self.shards_forgotten(it),
+            CatalogCommand::SetAutoscale(it) => self.set_autoscale(it)?,
         };
         self.revision += 1;
         note(&reply);
@@ -290,8 +299,8 @@ impl Catalog {
     pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
         // What came later stands at the end: empty maps.
         match bytes.split_first() {
-            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 4]].concat()),
-            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 3]].concat()),
+            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 5]].concat()),
+            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 4]].concat()),
             _ => versioned::decode(VERSION, bytes),
         }
     }
@@ -478,6 +487,7 @@ impl Catalog {
         self.changes.remove(&id);
         self.shard_count_calls.remove(&id);
         self.forgetting.remove(&id);
+        self.autoscale.remove(&id);
         if planted(Bug::StreamIdReused) && id.0 + 1 == self.next_stream {
             self.next_stream -= 1;
         }
@@ -503,6 +513,6 @@ fn note(reply: &CatalogReply) {
         CatalogReply::NodeReplaced { .. } => reachable!(Mark::NodeReplaced),
         CatalogReply::StreamUpdating { .. } => reachable!(Mark::StreamUpdating),
         CatalogReply::ReshardCommitted { .. } => reachable!(Mark::ReshardCommitted),
-        CatalogReply::ShardsForgotten { .. } => {}
+        CatalogReply::ShardsForgotten { .. } | CatalogReply::AutoscaleSet { .. } => {}
     }
 }

@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::autoscale::Bounds;
 use crate::catalog::{Addresses, Settings, StreamMode, TokenKey};
 use crate::hash::HashKey;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
@@ -34,6 +35,7 @@ const TAG_SET_SETTINGS: u8 = 14;
 const TAG_SET_SHARD_COUNT: u8 = 15;
 const TAG_FORGET_SHARDS: u8 = 16;
 const TAG_SHARDS_FORGOTTEN: u8 = 17;
+const TAG_SET_AUTOSCALE: u8 = 18;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -52,6 +54,7 @@ pub enum CatalogCommand {
     SetShardCount(SetShardCount),
     ForgetShards(ForgetShards),
     ShardsForgotten(ShardsForgotten),
+    SetAutoscale(SetAutoscale),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -161,6 +164,13 @@ pub struct SetShardCount {
     pub counted: bool,
 }
 
+/// Whether a stream scales by load, and within which bounds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetAutoscale {
+    pub stream: StreamId,
+    pub bounds: Option<Bounds>,
+}
+
 /// Forgets closed shards of which all records are past retention; their groups are told afterwards.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ForgetShards {
@@ -221,6 +231,7 @@ impl CatalogCommand {
             CatalogCommand::SetShardCount(it) => versioned::encode(&[VERSION, TAG_SET_SHARD_COUNT], it),
             CatalogCommand::ForgetShards(it) => versioned::encode(&[VERSION, TAG_FORGET_SHARDS], it),
             CatalogCommand::ShardsForgotten(it) => versioned::encode(&[VERSION, TAG_SHARDS_FORGOTTEN], it),
+            CatalogCommand::SetAutoscale(it) => versioned::encode(&[VERSION, TAG_SET_AUTOSCALE], it),
         })
     }
 
@@ -247,6 +258,7 @@ impl CatalogCommand {
             TAG_SET_SHARD_COUNT => CatalogCommand::SetShardCount(versioned::decode_body(body)?),
             TAG_FORGET_SHARDS => CatalogCommand::ForgetShards(versioned::decode_body(body)?),
             TAG_SHARDS_FORGOTTEN => CatalogCommand::ShardsForgotten(versioned::decode_body(body)?),
+            TAG_SET_AUTOSCALE => CatalogCommand::SetAutoscale(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

@@ -424,6 +424,7 @@ fn of_catalog(error: &CatalogError) -> Explained {
             StreamError::Forget(_) => refused(Code::Internal, Reason::Internal),
             StreamError::ShardCount(it) => {
                 let mut why = match it {
+                    ShardCountError::Bounds(_) => return invalid("autoscale"),
                     ShardCountError::Plan(ScaleError::Count { .. } | ScaleError::Narrow { .. }) => {
                         return invalid("target_shard_count");
                     }

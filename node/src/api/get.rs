@@ -219,12 +219,14 @@ impl Service {
         let from = self.begin(&reader, subject.shard, kind, wire::SUBSCRIPTION_START).await?;
         let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
             .map_err(|error| self.read_failed(group, error))?;
-        let (router, shard) = (self.router.clone(), subject.shard);
+        let (router, shard, service) = (self.router.clone(), subject.shard, self.clone());
         let series = self.metrics.shards.get(shard, subject.routes.stream.name.as_str());
         Ok(Box::pin(events.then(move |event| {
             if let Ok(event) = &event {
                 let bytes = event.records.iter().map(|it| it.record.size()).sum();
-                series.outgoing(event.records.len() as u64, bytes, event.behind_ms);
+                let records = event.records.len() as u64;
+                series.outgoing(records, bytes, event.behind_ms);
+                service.throttle.look_at(group, shard, |load, now| load.read(now, records, bytes, event.behind_ms));
             }
             let router = router.clone();
             async move { told(event, &router, group, shard).await.map_err(Status::from) }

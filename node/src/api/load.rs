@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct Part {
     loads: Vec<v1::ShardLoad>,
     missing: Vec<ShardId>,
+    /// Of all shards that were asked about.
+    total: f64,
 }
 
 impl Service {
@@ -48,7 +50,7 @@ impl Service {
             "" => None,
             text => Some(wire::shard_id(&routes, text)?),
         };
-        let Part { mut loads, mut missing } = self.gather(message, call, &routes, only).await;
+        let Part { mut loads, mut missing, total } = self.gather(message, call, &routes, only).await;
         loads.sort_by(|a, b| b.write_percent.total_cmp(&a.write_percent).then_with(|| a.shard_id.cmp(&b.shard_id)));
         loads.truncate(most);
         missing.sort_unstable();
@@ -56,6 +58,7 @@ impl Service {
         Ok(v1::DescribeShardLoadsResponse {
             shards: loads,
             missing_shard_ids: missing.iter().map(ShardId::name).collect(),
+            write_percent_total: total,
         })
     }
 
@@ -85,6 +88,7 @@ impl Service {
                 Err(_) => part.missing.extend(shards),
             }
         }
+        part.total = part.loads.iter().map(|it| it.write_percent).sum();
         let deadline = call.deadline.min(Instant::now() + PATIENCE);
         let asked = elsewhere.into_iter().map(|(address, shards)| async move {
             // As many as an answer may have: the busiest of all are among them.
@@ -98,6 +102,7 @@ impl Service {
         for (shards, answer) in join_all(asked).await {
             match answer {
                 Some(answer) => {
+                    part.total += answer.write_percent_total;
                     let name = |text: &String| ShardId::parse(routes.stream.id, text).ok();
                     part.missing
                         .extend(answer.missing_shard_ids.iter().filter_map(name).filter(|it| shards.contains(it)));

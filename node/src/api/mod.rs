@@ -10,6 +10,7 @@
 //! Deliberately absent: authentication and TLS, and the Kinesis face, which will call the same
 //! functions.
 
+mod autoscale;
 mod cluster;
 mod edge;
 mod error;

@@ -19,8 +19,8 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::Layer;
 
-use super::Service;
 use super::edge::EdgeLayer;
+use super::{Service, autoscale};
 use crate::replication::Groups;
 use crate::routing::forward::MESSAGE_BYTES_MAX;
 
@@ -76,7 +76,7 @@ pub async fn serve(
     }
 }
 
-/// Says that the node serves once it belongs to a cluster; then keeps the throttle's table.
+/// Says that the node serves once it belongs to a cluster; then keeps the throttle's table, and scales by load.
 async fn run_beside(service: Service, health: HealthReporter) -> Infallible {
     let groups = loop {
         match service.router.groups() {
@@ -87,8 +87,9 @@ async fn run_beside(service: Service, health: HealthReporter) -> Infallible {
     health.set_serving::<BraidServer<Service>>().await;
     let watch = std::pin::pin!(service.throttle.watch(&groups));
     let clear = std::pin::pin!(clear(&service, &groups));
-    match select(watch, clear).await {
-        Either::Left((never, _)) | Either::Right((never, _)) => never,
+    let scale = std::pin::pin!(autoscale::run(&service));
+    match select(select(watch, clear), scale).await {
+        Either::Left((Either::Left((never, _)) | Either::Right((never, _)), _)) | Either::Right((never, _)) => never,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use braid_proto::v1;
 use braid_stream::catalog::StreamMode;
-use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetSettings};
+use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetAutoscale, SetSettings};
 use braid_stream::ids::GroupId;
 use braid_stream::listing::ShardFilter;
 
@@ -76,14 +76,22 @@ impl Service {
         let name = wire::stream_name(&message.stream_name)?;
         let retention_ms = Some(message.retention_ms).filter(|ms| *ms > 0);
         let limits = message.limits.as_ref().map(wire::limit_overrides);
-        if retention_ms.is_none() && limits.is_none() {
-            return Err(ApiError::invalid("retention_ms", "is 0 and limits are absent: nothing to change"));
+        let autoscale = message.autoscale.as_ref().map(wire::autoscale);
+        let settings = retention_ms.is_some() || limits.is_some();
+        if !settings && autoscale.is_none() {
+            let why = "is 0, and limits and autoscale are absent: nothing to change";
+            return Err(ApiError::invalid("retention_ms", why));
         }
         let here = || async {
             self.router.confirm_catalog().await?;
             let stream = self.router.stream(&name)?.stream.id;
-            let command = CatalogCommand::SetSettings(SetSettings { stream, retention_ms, limits });
-            self.propose_to_catalog(command).await?;
+            if let Some(bounds) = autoscale {
+                self.propose_to_catalog(CatalogCommand::SetAutoscale(SetAutoscale { stream, bounds })).await?;
+            }
+            if settings {
+                let command = CatalogCommand::SetSettings(SetSettings { stream, retention_ms, limits });
+                self.propose_to_catalog(command).await?;
+            }
             Ok(v1::UpdateStreamResponse {})
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {

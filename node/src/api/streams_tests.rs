@@ -45,7 +45,7 @@ fn routes() -> StreamRoutes {
         shards: (0..).zip(shards).collect(),
     };
     let map = stream.shard_map().unwrap();
-    StreamRoutes { stream, map, limits: Limits::DEFAULT, scaling: None }
+    StreamRoutes { stream, map, limits: Limits::DEFAULT, scaling: None, autoscale: None }
 }
 
 #[test]

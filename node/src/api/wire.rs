@@ -3,6 +3,7 @@
 //! Invariant: what comes out of a `from wire` function is valid, and an error names the field.
 
 use braid_proto::v1;
+use braid_stream::autoscale::Bounds;
 use braid_stream::catalog::{StreamShard, StreamStatus};
 use braid_stream::hash::{HashKey, HashRange};
 use braid_stream::ids::{Offset, ShardId, StreamId};
@@ -163,6 +164,12 @@ pub fn limits_of_new(message: &v1::CreateStreamRequest) -> Result<LimitOverrides
         }
         (alone, other) => Ok(LimitOverrides { record_bytes_max: alone.or(other), ..limits }),
     }
+}
+
+/// Whether a stream scales by load: not if both bounds are 0.
+pub fn autoscale(it: &v1::Autoscale) -> Option<Bounds> {
+    let bounds = Bounds { min: it.min_shards, max: it.max_shards };
+    (bounds != Bounds { min: 0, max: 0 }).then_some(bounds)
 }
 
 /// How shards are to share the keys.
@@ -329,6 +336,7 @@ pub fn stream(routes: &StreamRoutes, now_ms: u64) -> v1::StreamDescription {
         target_shard_count: routes.scaling.map_or(0, |it| it.target),
         scaling_steps: routes.scaling.map_or(0, |it| count(it.planned)),
         scaling_steps_left: routes.scaling.map_or(0, |it| count(it.left)),
+        autoscale: routes.autoscale.map(|it| v1::Autoscale { min_shards: it.min, max_shards: it.max }),
         limits: Some(v1::StreamLimits {
             write_bytes_per_s: routes.limits.write_bytes_per_s,
             write_records_per_s: routes.limits.write_records_per_s,

@@ -38,7 +38,7 @@ pub struct ThrottleTable {
 struct GroupGates {
     term: u64,
     since: Duration,
-    /// About 1,800 bytes each, and up to 4 KiB for the keys of a busy one; an entry goes with the term, or with its shard.
+    /// About 1,600 bytes each, and up to 4 KiB for the keys of a busy one; an entry goes with the term, or with its shard.
     shards: BTreeMap<ShardId, Gate>,
 }
 

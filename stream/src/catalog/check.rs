@@ -90,7 +90,7 @@ pub enum Violation {
     ChangeMismatch {
         stream: StreamId,
     },
-    /// A stream is on its way to a number of shards, and no step is under way; or calls are counted of none.
+    /// A stream is on its way to a number of shards, and no step is under way; or calls or bounds are kept of none.
     ScalingMismatch {
         stream: StreamId,
     },
@@ -228,6 +228,11 @@ impl Catalog {
         for &id in self.scalings.keys() {
             let updating = self.streams.get(&id).is_some_and(|stream| stream.status == StreamStatus::Updating);
             if !updating || !matches!(self.changes.get(&id), Some(Change::Reshard(_))) {
+                found.push(Violation::ScalingMismatch { stream: id });
+            }
+        }
+        for (&id, bounds) in &self.autoscale {
+            if !self.streams.contains_key(&id) || bounds.check().is_err() {
                 found.push(Violation::ScalingMismatch { stream: id });
             }
         }

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::stream::StreamStatus;
+use crate::autoscale::BoundsError;
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, ShardId, StreamId, Zone};
 use crate::limits::{
@@ -351,12 +352,14 @@ pub enum ShardCountError {
         /// When the oldest of them is a day old.
         retry_after_ms: u64,
     },
+    Bounds(BoundsError),
 }
 
 impl fmt::Display for ShardCountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ShardCountError::Plan(error) => error.fmt(f),
+            ShardCountError::Bounds(error) => error.fmt(f),
             ShardCountError::Factor { open, shards } => write!(
                 f,
                 "{shards} shards: from {open} open shards, {} to {} can be reached at once",

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::change::Change;
 use super::stream::{Stream, StreamStatus};
 use super::{Catalog, CatalogReply, ReshardError, ShardCountError, StreamError};
-use crate::catalog_command::{Reshape, SetShardCount};
+use crate::autoscale::Bounds;
+use crate::catalog_command::{Reshape, SetAutoscale, SetShardCount};
 use crate::hash::HashRange;
 use crate::ids::StreamId;
 use crate::limits::{SHARD_COUNT_CALLS, SHARD_COUNT_CALLS_MS, STEPS_AT_ONCE, TIME_MS_MAX};
@@ -59,6 +60,32 @@ impl Catalog {
         };
         let left = scaling.waiting.len() + under_way;
         Some(Progress { target: scaling.target, planned: scaling.planned as usize, left })
+    }
+
+    /// Streams that scale by load, and within which bounds.
+    pub fn autoscaled(&self) -> impl Iterator<Item = (StreamId, Bounds)> {
+        self.autoscale.iter().map(|(id, bounds)| (*id, *bounds))
+    }
+
+    /// Within which bounds a stream scales by load; `None` if it does not.
+    pub fn autoscale(&self, stream: StreamId) -> Option<Bounds> {
+        self.autoscale.get(&stream).copied()
+    }
+
+    pub(super) fn set_autoscale(&mut self, command: &SetAutoscale) -> Result<CatalogReply, StreamError> {
+        let SetAutoscale { stream: id, bounds } = *command;
+        let stream = self.stream_mut(id)?;
+        if stream.status == StreamStatus::Deleting {
+            return Err(StreamError::Status { stream: id, status: stream.status });
+        }
+        match bounds {
+            Some(bounds) => {
+                bounds.check().map_err(ShardCountError::Bounds)?;
+                self.autoscale.insert(id, bounds);
+            }
+            None => drop(self.autoscale.remove(&id)),
+        }
+        Ok(CatalogReply::AutoscaleSet { stream: id })
     }
 
     pub(super) fn set_shard_count(&mut self, command: &SetShardCount) -> Result<CatalogReply, StreamError> {

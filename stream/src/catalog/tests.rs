@@ -168,6 +168,10 @@ fn commands() -> impl Strategy<Value = CatalogCommand> {
         3 => (0..4u32, 0..20_000u64, vec(0..12u32, 0..4)).prop_map(|(stream, at_ms, shards)| {
             CatalogCommand::ForgetShards(ForgetShards { at_ms, stream: StreamId(stream), shards })
         }),
+        1 => (0..4u32, proptest::option::of((0..3u32, 0..3u32))).prop_map(|(stream, bounds)| {
+            let bounds = bounds.map(|(min, max)| Bounds { min, max });
+            CatalogCommand::SetAutoscale(SetAutoscale { stream: StreamId(stream), bounds })
+        }),
         1 => (0..4u32, vec(0..12u32, 0..4)).prop_map(|(stream, shards)| {
             CatalogCommand::ShardsForgotten(ShardsForgotten { stream: StreamId(stream), shards })
         }),
@@ -219,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_refused_or_a_catalog(bytes in vec(any::<u8>(), 0..200), tag in 0..19u8) {
+    fn arbitrary_bytes_are_refused_or_a_catalog(bytes in vec(any::<u8>(), 0..200), tag in 0..20u8) {
         let prefixed = |prefix: &[u8]| [prefix, &bytes[..]].concat();
         let _ = Catalog::decode(&bytes);
         let _ = Catalog::decode(&prefixed(&[VERSION]));
@@ -490,7 +494,7 @@ fn the_token_key_is_not_in_debug_texts() {
 fn golden_checkpoint() {
     let bytes = sample().encode();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, format!("03{}00000000", &GOLDEN_1[2..]), "a format is for ever: take a new version");
+    assert_eq!(hex, format!("03{}0000000000", &GOLDEN_1[2..]), "a format is for ever: take a new version");
 }
 
 #[test]
@@ -547,7 +551,7 @@ fn every_rule_can_be_seen_broken() {
     fn shard(catalog: &mut Catalog, index: u32) -> &mut StreamShard {
         stream(catalog).shards.get_mut(&index).unwrap()
     }
-    let corruptions: [fn(&mut Catalog); 24] = [
+    let corruptions: [fn(&mut Catalog); 25] = [
         |c| c.cluster = None,
         |c| {
             c.names.insert(name("ghost"), StreamId(1));
@@ -596,6 +600,9 @@ fn every_rule_can_be_seen_broken() {
         },
         |c| {
             c.forgetting.insert(StreamId(1), BTreeMap::from([(0, GroupId(1))]));
+        },
+        |c| {
+            c.autoscale.insert(StreamId(1), Bounds { min: 2, max: 1 });
         },
     ];
     let mut seen = BTreeSet::new();

@@ -1,6 +1,7 @@
 //! The rules seen from outside, one file for each noun. Group and catalog have theirs beside them,
 //! because breaking an invariant on purpose takes private fields.
 
+mod autoscale;
 mod batch;
 mod command;
 mod hash;
