@@ -31,54 +31,59 @@ use crate::size::bytes_text;
 /// Examples:
 ///   braid get clicks
 ///   braid get clicks --shard shardId-000000000001 --since 10m -o json
+///   braid get clicks --since 2h --until 1h
 ///   braid get logs --lines > logs.txt
 ///   braid get backups --file photo.raw --out photo.raw
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// The stream
-    stream: String,
+    pub stream: String,
 
     /// Only this shard: its id, or its number
     #[arg(long)]
-    shard: Option<String>,
+    pub shard: Option<String>,
 
     /// Begin here: trim-horizon (the oldest record kept) or a sequence number
     #[arg(long, value_name = "POSITION", value_parser = Start::parse, default_value = "trim-horizon")]
-    from: Start,
+    pub from: Start,
 
     /// Begin with records that arrived so long ago, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "from")]
-    since: Option<Duration>,
+    pub since: Option<Duration>,
+
+    /// End with records that arrived so long ago
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "file")]
+    pub until: Option<Duration>,
 
     /// Only records with this partition key
     #[arg(long, short)]
-    key: Option<String>,
+    pub key: Option<String>,
 
     /// Stop after so many records
     #[arg(long, short = 'n', value_name = "COUNT")]
-    limit: Option<u64>,
+    pub limit: Option<u64>,
 
     /// Write the records' data and nothing else, without separators
     #[arg(long, conflicts_with_all = ["lines", "file"])]
-    raw: bool,
+    pub raw: bool,
 
     /// Write the records' data and nothing else, a newline after each
     #[arg(long, conflicts_with = "file")]
-    lines: bool,
+    pub lines: bool,
 
     /// Show sequence numbers in full (JSON always does)
     #[arg(long)]
-    numbers: bool,
+    pub numbers: bool,
 
     /// Put together the file of this name that was put with `put --file … --chunk-bytes …`, and
     /// check that no byte is missing
     #[arg(long, value_name = "NAME", requires = "out", conflicts_with_all = ["key", "limit"])]
-    file: Option<String>,
+    pub file: Option<String>,
 
     /// Where --file is written
     #[arg(long, value_name = "PATH", requires = "file")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
 }
 
 /// Where reading begins.
@@ -130,14 +135,27 @@ pub fn shard_index(id: &str) -> u32 {
     id.strip_prefix("shardId-").and_then(|digits| digits.parse().ok()).unwrap_or(u32::MAX)
 }
 
+/// The arrival time at which reading ends, milliseconds since the Unix epoch: no record of it or later is wanted.
+fn end(since: Option<Duration>, until: Option<Duration>) -> Result<u64, Failure> {
+    let Some(until) = until else { return Ok(u64::MAX) };
+    if since.is_some_and(|since| since <= until) {
+        return Err(Failure::usage(format!(
+            "--until {until:?} ago is not after --since {:?} ago",
+            since.unwrap_or_default()
+        )));
+    }
+    Ok(braid_env::time::wall_ms().saturating_sub(until.as_millis() as u64))
+}
+
 pub async fn run(args: Args, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
+    let end_ms = end(args.since, args.until)?;
     let client = endpoints.connect().await?;
     let shards = positions(&client, &args).await?;
     let addresses = any_node(&client, endpoints).await;
     let scan = Scan { endpoints: addresses, patience: endpoints.patience, stream: args.stream.clone() };
     match (&args.file, &args.out) {
         (Some(name), Some(out)) => assemble(&scan, shards, name, out, format).await,
-        _ => print(&scan, shards, &args, format).await,
+        _ => print(&scan, shards, &args, end_ms, format).await,
     }
 }
 
@@ -178,14 +196,24 @@ async fn any_node(client: &Client, endpoints: &Endpoints) -> Vec<String> {
     addresses
 }
 
-async fn print(scan: &Scan, shards: Vec<(String, IteratorKind)>, args: &Args, format: Format) -> Result<(), Failure> {
+async fn print(
+    scan: &Scan,
+    shards: Vec<(String, IteratorKind)>,
+    args: &Args,
+    end_ms: u64,
+    format: Format,
+) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut left = args.limit.unwrap_or(u64::MAX);
     for (shard, mut pages) in scan.shards(shards) {
-        while left > 0
+        'shard: while left > 0
             && let Some(page) = pages.recv().await
         {
             for record in page? {
+                // Arrival times never go back within a shard.
+                if record.approximate_arrival_timestamp_ms >= end_ms {
+                    break 'shard;
+                }
                 if left == 0 || args.key.as_ref().is_some_and(|key| *key != record.partition_key) {
                     continue;
                 }
@@ -279,4 +307,21 @@ async fn assemble(
         ))?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_after_the_beginning() {
+        let hours = |n: u64| Some(Duration::from_secs(n * 3_600));
+        let now_ms = braid_env::time::wall_ms();
+        assert_eq!(end(hours(2), None).unwrap(), u64::MAX);
+        let an_hour_ago = end(hours(2), hours(1)).unwrap();
+        assert!(an_hour_ago.abs_diff(now_ms - 3_600_000) < 60_000);
+        assert_eq!(end(hours(1), hours(2)).unwrap_err().exit, Exit::Usage);
+        assert_eq!(end(hours(1), hours(1)).unwrap_err().exit, Exit::Usage);
+        assert!(end(None, hours(1)).is_ok());
+    }
 }

@@ -18,6 +18,7 @@ mod dev;
 mod exit;
 mod generate;
 mod get;
+mod load;
 mod moment;
 mod node;
 mod output;

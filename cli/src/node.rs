@@ -108,6 +108,9 @@ struct Settings {
     /// Whether shards' rates are enforced: on or off
     #[arg(long, value_name = "SWITCH")]
     throttle: Option<String>,
+    /// Whether a stream is given at most ten UpdateShardCount calls in 24 hours: on or off
+    #[arg(long, value_name = "SWITCH")]
+    shard_count_limit: Option<String>,
     /// error, warn, info, debug, trace, or directives such as info,braid_node=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -142,6 +145,7 @@ impl From<Settings> for Flags {
             retention_ceiling_hours: s.retention_ceiling_hours,
             index: s.index,
             throttle: s.throttle,
+            shard_count_limit: s.shard_count_limit,
             log_level: s.log_level,
             request_deadline_ms: s.request_deadline_ms,
             max_concurrent_requests: s.max_concurrent_requests,

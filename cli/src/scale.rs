@@ -1,13 +1,13 @@
 //! `braid scale`: as many shards as are asked for, with equal shares of the keys.
 //!
-//! Invariant: before each step the shards that are there are compared with the plan. Where it does not fit them, since
-//! somebody else has split or merged, it is made anew; so a run that is interrupted can be begun again.
+//! The cluster carries it out. What is printed first is the plan that it would make of the shards as they are then.
 
-use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-use braid_client::{CallError, Client, Reason};
+use braid_client::Client;
 use braid_proto::v1;
 use braid_stream::hash::{HashKey, HashRange};
+use braid_stream::limits::SHARDS_PER_STREAM_MAX;
 use braid_stream::scale::{self, Step};
 use serde_json::{Value, json};
 
@@ -18,8 +18,10 @@ use crate::shard;
 
 /// Give a stream so many shards, with equal shares of the keys, while it is used
 ///
-/// Prints the splits and merges it takes first; with --dry-run that is all. Then it carries them out, one at a time. If
-/// it is interrupted, run it again: it goes on from what is there.
+/// Prints the splits and merges it takes first; with --dry-run that is all. Then it asks the cluster, which carries them
+/// out by itself, and says how far it is: if this is interrupted, the cluster goes on, and the same command shows the
+/// rest. Any number from 1 to 10,000 is allowed, any number of times: the bounds of UpdateShardCount (twice, half, ten
+/// times a day) are for applications.
 ///
 /// Examples:
 ///   braid scale clicks --shards 8 --dry-run
@@ -30,15 +32,18 @@ pub struct Args {
     /// The stream
     stream: String,
     /// How many open shards it is to have
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_PER_STREAM_MAX)))]
     shards: u32,
     /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
+    /// Return as soon as it is decided
+    #[arg(long)]
+    no_wait: bool,
 }
 
-/// How often a plan that does not fit any more is made anew.
-const PLANS_MAX: u32 = 20;
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The open shards, in order of their keys.
 struct Open(Vec<(HashRange, String)>);
@@ -60,31 +65,9 @@ impl Open {
         scale::plan(&self.ranges(), shards).map_err(|e| Failure::usage(e.to_string()))
     }
 
-    /// Whether what `step` is to make is there.
-    fn has_done(&self, step: &Step) -> bool {
-        self.has(&scale::outcome(&needs(step), std::slice::from_ref(step)))
-    }
-
-    /// Whether what `step` needs is there.
-    fn can_do(&self, step: &Step) -> bool {
-        self.has(&needs(step))
-    }
-
-    fn has(&self, ranges: &[HashRange]) -> bool {
-        ranges.iter().all(|range| self.name(range).is_some())
-    }
-
     /// The shard that has `range` now; none, if an earlier step makes it.
     fn name(&self, range: &HashRange) -> Option<&str> {
         self.0.iter().find(|(it, _)| it == range).map(|(_, name)| name.as_str())
-    }
-}
-
-/// The shards that a step does away with.
-fn needs(step: &Step) -> Vec<HashRange> {
-    match *step {
-        Step::Split { range, .. } => vec![range],
-        Step::Merge { lower, upper } => vec![lower, upper],
     }
 }
 
@@ -97,7 +80,14 @@ fn range(shard: &v1::Shard) -> Result<HashRange, Failure> {
 
 pub async fn run(args: Args, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
     let client = endpoints.connect().await?;
-    let Args { stream, shards, dry_run } = args;
+    let Args { stream, shards, dry_run, no_wait } = args;
+    if client.describe_stream(&stream).await?.target_shard_count == shards && !dry_run {
+        eprintln!("Stream {stream} is on its way to {shards} shards already.");
+        if !no_wait {
+            follow(&client, &stream, shards, endpoints.patience).await?;
+        }
+        return shard::list(&client, &stream, format).await;
+    }
     client.wait_active(&stream).await?;
     let open = Open::of(&client, &stream).await?;
     let steps = open.plan(shards)?;
@@ -109,39 +99,52 @@ pub async fn run(args: Args, endpoints: &Endpoints, format: Format) -> Result<()
     if dry_run {
         return Ok(());
     }
-    carry_out(&client, &stream, shards, steps.into()).await?;
+    if !steps.is_empty() {
+        ask(&client, &stream, shards).await?;
+        if no_wait {
+            eprintln!("The cluster goes on by itself; `braid stream describe {stream}` shows how far it is.");
+            return Ok(());
+        }
+        follow(&client, &stream, shards, endpoints.patience).await?;
+    }
     shard::list(&client, &stream, format).await
 }
 
-async fn carry_out(client: &Client, stream: &str, shards: u32, mut steps: VecDeque<Step>) -> Result<(), Failure> {
-    let mut plans = 1;
+/// Asks for it, unless the stream is on its way there already.
+async fn ask(client: &Client, stream: &str, shards: u32) -> Result<(), Failure> {
+    match client.update_shard_count(stream, shards).await {
+        Ok(()) => Ok(()),
+        Err(e) => {
+            // Asked before, or an attempt of this call whose answer was lost.
+            let found = client.describe_stream(stream).await?;
+            match found.target_shard_count == shards {
+                true => Ok(()),
+                false => Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Says how far it is until it is done; fails if nothing moves for `patience`.
+async fn follow(client: &Client, stream: &str, shards: u32, patience: Duration) -> Result<(), Failure> {
+    let (mut said, mut moved) = (None, Instant::now());
     loop {
-        let open = Open::of(client, stream).await?;
-        while steps.front().is_some_and(|step| open.has_done(step)) {
-            steps.pop_front();
+        let found = client.describe_stream(stream).await?;
+        if found.target_shard_count != shards {
+            return Ok(());
         }
-        if steps.front().is_none_or(|step| !open.can_do(step)) {
-            steps = open.plan(shards)?.into();
-            plans += 1;
+        if said != Some(found.scaling_steps_left) {
+            eprintln!("{} of {} steps to go", found.scaling_steps_left, found.scaling_steps);
+            (said, moved) = (Some(found.scaling_steps_left), Instant::now());
         }
-        let Some(step) = steps.front() else { return Ok(()) };
-        if plans > PLANS_MAX {
-            let why = format!("the shards of {stream} went on changing while it was scaled");
-            return Err(Failure::failed(why).hint("is somebody else splitting or merging them? Run it again"));
+        if moved.elapsed() > patience {
+            let why = format!("no split or merge of {stream} was finished within {patience:?}");
+            return Err(Failure::failed(why).hint(
+                "It goes on by itself once every group has a leader: `braid cluster status` shows which has none, \
+                 `braid stream describe` how far it is.",
+            ));
         }
-        eprintln!("{} to go: {}", steps.len(), describe(&open, step));
-        let named = |range: &HashRange| open.name(range).expect("the step is of shards that are there");
-        let done = match step {
-            Step::Split { range, at } => client.split_shard(stream, named(range), Some(*at)).await,
-            Step::Merge { lower, upper } => client.merge_shards(stream, named(lower), named(upper)).await,
-        };
-        match done {
-            // Whether it was done, the shards that are there next say.
-            Ok(()) | Err(CallError::Unknown { .. }) => {}
-            Err(e) if matches!(e.reason(), Some(Reason::StreamNotActive | Reason::ShardClosed)) => plans += 1,
-            Err(e) => return Err(e.into()),
-        }
-        client.wait_active(stream).await?;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

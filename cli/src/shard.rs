@@ -1,4 +1,4 @@
-//! `braid shard`: the shards of a stream, where they live, and splitting and merging them.
+//! `braid shard`: the shards of a stream, where they live, what is asked of them, and splitting and merging them.
 
 use braid_client::Client;
 use braid_proto::v1;
@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::connect::Endpoints;
 use crate::exit::Failure;
+use crate::get::shard_id;
+use crate::load;
 use crate::output::{Format, print_json, print_table, table};
 
 /// Look at, split or merge the shards of a stream
@@ -22,6 +24,27 @@ pub enum Command {
         /// The stream
         stream: String,
     },
+    /// Show the busiest shards of a stream: rates, what is refused, how far readers are behind, the hottest keys
+    ///
+    /// Over about the last minute, as each shard's leader counts it; a new leader counts anew. "Of limit" is what
+    /// writers ask for, refused records included: above 100% they wait.
+    ///
+    /// Examples:
+    ///   braid shard top clicks
+    ///   braid shard top clicks --watch
+    #[command(verbatim_doc_comment)]
+    Top(load::TopArgs),
+    /// Say whether a split would help a shard, and at which hash key; or which key is the load
+    ///
+    /// Examples:
+    ///   braid shard explain clicks shardId-000000000001
+    #[command(verbatim_doc_comment)]
+    Explain {
+        /// The stream
+        stream: String,
+        /// The shard: its id, or its number
+        shard: String,
+    },
     /// Split a shard in two while it is used, and wait until its children take records
     ///
     /// Writers and readers go on: writes to the shard wait for some milliseconds and go to its children. Each child
@@ -29,16 +52,23 @@ pub enum Command {
     ///
     /// Examples:
     ///   braid shard split clicks shardId-000000000000
+    ///   braid shard split clicks shardId-000000000000 --by-load
     ///   braid shard split clicks shardId-000000000000 --at 85070591730234615865843651857942052864
     #[command(verbatim_doc_comment)]
     Split {
         /// The stream
         stream: String,
-        /// The shard, by its id
+        /// The shard: its id, or its number
         shard: String,
         /// The hash key at which the upper child begins [default: in the middle]
-        #[arg(long, value_name = "HASH", value_parser = parse_hash)]
+        #[arg(long, value_name = "HASH", value_parser = parse_hash, conflicts_with_all = ["even", "by_load"])]
         at: Option<HashKey>,
+        /// In the middle of its keys; the default
+        #[arg(long, conflicts_with = "by_load")]
+        even: bool,
+        /// Where it divides what was written in the last minute
+        #[arg(long)]
+        by_load: bool,
         /// Return as soon as it is decided
         #[arg(long)]
         no_wait: bool,
@@ -51,7 +81,7 @@ pub enum Command {
     Merge {
         /// The stream
         stream: String,
-        /// One shard, by its id
+        /// One shard: its id, or its number
         shard: String,
         /// The other one
         adjacent: String,
@@ -69,12 +99,19 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
     let client = endpoints.connect().await?;
     let (stream, wait) = match command {
         Command::List { stream } => (stream, false),
-        Command::Split { stream, shard, at, no_wait } => {
+        Command::Top(args) => return load::top(&client, &args, format).await,
+        Command::Explain { stream, shard } => return load::explain(&client, &stream, &shard, format).await,
+        Command::Split { stream, shard, at, even: _, by_load, no_wait } => {
+            let shard = shard_id(&shard);
+            let at = match by_load {
+                true => Some(load::split_point(&client, &stream, &shard).await?),
+                false => at,
+            };
             client.split_shard(&stream, &shard, at).await?;
             (stream, !no_wait)
         }
         Command::Merge { stream, shard, adjacent, no_wait } => {
-            client.merge_shards(&stream, &shard, &adjacent).await?;
+            client.merge_shards(&stream, &shard_id(&shard), &shard_id(&adjacent)).await?;
             (stream, !no_wait)
         }
     };

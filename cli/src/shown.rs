@@ -57,7 +57,8 @@ impl Shown<'_> {
     }
 }
 
-fn escaped(text: &str) -> String {
+/// Without control characters.
+pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c.is_control() && c != '\t' {

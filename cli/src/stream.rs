@@ -22,6 +22,7 @@ pub enum Command {
     /// Examples:
     ///   braid stream create clicks --shards 4
     ///   braid stream create audit --shards 1 --retention 7d
+    ///   braid stream create busy --shards 8 --write-rate 4MiB --write-records 4000
     #[command(verbatim_doc_comment)]
     Create {
         /// 1 to 128 characters of a-z A-Z 0-9 _ . -
@@ -32,9 +33,8 @@ pub enum Command {
         /// How long records are kept, such as 24h or 7d [default: the cluster's, 24h]
         #[arg(long, value_parser = parse_duration)]
         retention: Option<Duration>,
-        /// The largest record (data and key), such as 2MiB; up to 10MiB [default: 1MiB]
-        #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-        max_record_bytes: Option<u64>,
+        #[command(flatten)]
+        limits: NewLimitArgs,
         /// Return as soon as it is decided, without waiting until it takes records
         #[arg(long)]
         no_wait: bool,
@@ -58,6 +58,7 @@ pub enum Command {
     ///   braid stream update clicks --retention 7d
     ///   braid stream update clicks --write-rate 4MiB --write-records 4000
     ///   braid stream update clicks --default-limits
+    ///   braid stream update clicks --autoscale 2..16
     #[command(verbatim_doc_comment)]
     Update {
         /// The stream
@@ -67,6 +68,9 @@ pub enum Command {
         retention: Option<Duration>,
         #[command(flatten)]
         limits: LimitArgs,
+        /// Scale by load within these numbers of shards, such as 2..16; off: never
+        #[arg(long, value_name = "MIN..MAX", value_parser = parse_autoscale)]
+        autoscale: Option<v1::Autoscale>,
         /// Return as soon as it is decided, without waiting until its shards know
         #[arg(long)]
         no_wait: bool,
@@ -81,9 +85,9 @@ pub enum Command {
     },
 }
 
-/// The limits of each shard; those that are not named stay as they are.
+/// The limits of each shard of a new stream; those that are not named have their defaults.
 #[derive(clap::Args)]
-pub struct LimitArgs {
+pub struct NewLimitArgs {
     /// Bytes that each shard takes a second, such as 2MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     write_rate: Option<u64>,
@@ -99,9 +103,29 @@ pub struct LimitArgs {
     /// The largest record (data and key), such as 2MiB; 4KiB to 10MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     max_record_bytes: Option<u64>,
+}
+
+/// The limits of each shard; those that are not named stay as they are.
+#[derive(clap::Args)]
+pub struct LimitArgs {
+    #[command(flatten)]
+    named: NewLimitArgs,
     /// Back to the defaults: 1 MiB/s and 1,000 records/s in, 2 MiB/s and 5 calls/s out, records of 1 MiB
     #[arg(long, conflicts_with_all = ["write_rate", "write_records", "read_rate", "read_calls", "max_record_bytes"])]
     default_limits: bool,
+}
+
+impl NewLimitArgs {
+    /// Those that are named, and the others of `now`.
+    fn over(&self, now: v1::StreamLimits) -> v1::StreamLimits {
+        v1::StreamLimits {
+            write_bytes_per_s: self.write_rate.unwrap_or(now.write_bytes_per_s),
+            write_records_per_s: self.write_records.unwrap_or(now.write_records_per_s),
+            read_bytes_per_s: self.read_rate.unwrap_or(now.read_bytes_per_s),
+            read_calls_per_s: self.read_calls.unwrap_or(now.read_calls_per_s),
+            max_record_bytes: self.max_record_bytes.unwrap_or(now.max_record_bytes),
+        }
+    }
 }
 
 impl LimitArgs {
@@ -110,13 +134,7 @@ impl LimitArgs {
         if self.default_limits {
             return Some(v1::StreamLimits::default());
         }
-        let wanted = v1::StreamLimits {
-            write_bytes_per_s: self.write_rate.unwrap_or(now.write_bytes_per_s),
-            write_records_per_s: self.write_records.unwrap_or(now.write_records_per_s),
-            read_bytes_per_s: self.read_rate.unwrap_or(now.read_bytes_per_s),
-            read_calls_per_s: self.read_calls.unwrap_or(now.read_calls_per_s),
-            max_record_bytes: self.max_record_bytes.unwrap_or(now.max_record_bytes),
-        };
+        let wanted = self.named.over(now);
         (wanted != now).then_some(wanted)
     }
 }
@@ -124,11 +142,11 @@ impl LimitArgs {
 pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
     let client = endpoints.connect().await?;
     match command {
-        Command::Create { name, shards, retention, max_record_bytes, no_wait, if_missing } => {
+        Command::Create { name, shards, retention, limits, no_wait, if_missing } => {
             let settings = StreamSettings {
                 retention_ms: retention.map_or(0, |kept| kept.as_millis() as u64),
-                max_record_bytes: u32::try_from(max_record_bytes.unwrap_or(0))
-                    .map_err(|_| Failure::usage("--max-record-bytes is at most 10MiB"))?,
+                limits: Some(limits.over(v1::StreamLimits::default())),
+                ..StreamSettings::default()
             };
             if if_missing && exists_with(&client, &name, shards).await? {
                 let found = client.wait_active(&name).await?;
@@ -142,13 +160,16 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
         }
         Command::List => list(&client.list_streams().await?, format),
         Command::Describe { name } => show(&client.describe_stream(&name).await?, format),
-        Command::Update { name, retention, limits, no_wait } => {
+        Command::Update { name, retention, limits, autoscale, no_wait } => {
             let now = client.describe_stream(&name).await?;
+            if let Some(bounds) = autoscale {
+                client.set_autoscale(&name, bounds.min_shards, bounds.max_shards).await?;
+            }
             let limits = limits.over(now.limits.unwrap_or_default());
             let retention_ms = retention.map_or(0, |kept| kept.as_millis() as u64);
             if limits.is_some() || (retention_ms > 0 && retention_ms != now.retention_ms) {
                 client.update_stream(&name, retention_ms, limits).await?;
-            } else {
+            } else if autoscale.is_none() {
                 eprintln!("Nothing to change: stream {name} has these settings.");
             }
             let now = if no_wait { client.describe_stream(&name).await? } else { client.wait_active(&name).await? };
@@ -166,6 +187,18 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
             }
             Ok(())
         }
+    }
+}
+
+/// `2..16`, or `off`.
+fn parse_autoscale(text: &str) -> Result<v1::Autoscale, String> {
+    if text == "off" {
+        return Ok(v1::Autoscale::default());
+    }
+    let bounds = text.split_once("..").and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)));
+    match bounds {
+        Some((min_shards @ 1.., max_shards)) => Ok(v1::Autoscale { min_shards, max_shards }),
+        _ => Err(format!("{text:?} is neither bounds such as 2..16 nor off")),
     }
 }
 
@@ -202,6 +235,19 @@ fn status(stream: &v1::StreamDescription) -> &'static str {
     stream.status().as_str_name().trim_start_matches("STREAM_STATUS_")
 }
 
+/// `UPDATING: to 8 shards, 3 of 4 steps to go`.
+fn status_text(stream: &v1::StreamDescription) -> String {
+    match stream.target_shard_count {
+        0 => status(stream).to_string(),
+        target => format!(
+            "{}: to {target} shards, {} of {} steps to go",
+            status(stream),
+            stream.scaling_steps_left,
+            stream.scaling_steps
+        ),
+    }
+}
+
 fn to_json(stream: &v1::StreamDescription) -> Value {
     let limits = stream.limits.map(|it| {
         json!({
@@ -220,6 +266,10 @@ fn to_json(stream: &v1::StreamDescription) -> Value {
         "shards": stream.shard_count,
         "max_record_bytes": stream.max_record_bytes,
         "limits": limits,
+        "target_shards": stream.target_shard_count,
+        "scaling_steps": stream.scaling_steps,
+        "scaling_steps_left": stream.scaling_steps_left,
+        "autoscale": stream.autoscale.map(|it| json!({ "min_shards": it.min_shards, "max_shards": it.max_shards })),
     })
 }
 
@@ -253,8 +303,11 @@ fn list(streams: &[v1::StreamDescription], format: Format) -> Result<(), Failure
         let limits = stream.limits.unwrap_or_default();
         table.add_row([
             stream.stream_name.clone(),
-            status(stream).to_string(),
-            stream.open_shard_count.to_string(),
+            status_text(stream),
+            match stream.autoscale {
+                Some(it) => format!("{} ({}..{})", stream.open_shard_count, it.min_shards, it.max_shards),
+                None => stream.open_shard_count.to_string(),
+            },
             stream.shard_count.to_string(),
             duration_text(stream.retention_ms),
             format!("{}, {} records", bytes_text(limits.write_bytes_per_s), limits.write_records_per_s),

@@ -7,7 +7,7 @@ use braid_client::{ConsumerOptions, ShardBatch};
 
 use crate::connect::Endpoints;
 use crate::exit::{Exit, Failure};
-use crate::get::{Start, ago, shard_id, shard_index};
+use crate::get::{self, Start, ago, shard_id, shard_index};
 use crate::moment::parse_duration;
 use crate::output::Format;
 use crate::shown::Shown;
@@ -16,10 +16,12 @@ use crate::shown::Shown;
 ///
 /// Records of one partition key come in the order they were put; between keys there is no order.
 /// Survives nodes that stop and leaders that move. Ends with Ctrl-C, or after --limit records.
+/// With --until it ends there, and shows shard after shard, as `braid get` does.
 ///
 /// Examples:
 ///   braid tail clicks
 ///   braid tail clicks --since 5m
+///   braid tail clicks --since 2h --until 1h
 ///   braid tail clicks --from trim-horizon -o json | jq .data
 ///   braid tail clicks --from 49590338271490256608559692538361571095921575989136588898
 #[derive(clap::Args)]
@@ -36,6 +38,10 @@ pub struct Args {
     /// Begin with records that arrived so long ago, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "from")]
     since: Option<Duration>,
+
+    /// End with records that arrived so long ago
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    until: Option<Duration>,
 
     /// Only this shard: its id, or its number
     #[arg(long)]
@@ -59,6 +65,12 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
+    if args.until.is_some() {
+        if args.since.is_none() && matches!(args.from, Start::Latest) {
+            return Err(Failure::usage("--until is in the past: say where to begin with --since or --from"));
+        }
+        return get::run(args.ended(), endpoints, format).await;
+    }
     let client = endpoints.connect().await?;
     let wanted = args.shard.as_deref().map(shard_id);
     let mut options = ConsumerOptions::default();
@@ -97,6 +109,14 @@ pub async fn run(args: Args, endpoints: &Endpoints, format: Format) -> Result<()
         }
     }
     Ok(())
+}
+
+impl Args {
+    /// The same, of what is there.
+    fn ended(self) -> get::Args {
+        let Args { stream, from, since, until, shard, key, limit, lines, numbers } = self;
+        get::Args { stream, shard, from, since, until, key, limit, raw: false, lines, numbers, file: None, out: None }
+    }
 }
 
 /// Prints up to `most` of the records, and says how many.

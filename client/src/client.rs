@@ -70,6 +70,8 @@ pub struct StreamSettings {
     pub retention_ms: u64,
     /// Greatest data plus partition key of a record, in bytes.
     pub max_record_bytes: u32,
+    /// Its other limits.
+    pub limits: Option<v1::StreamLimits>,
 }
 
 /// A client of one cluster. Cheap to clone; clones share connections and what was learned.
@@ -131,6 +133,7 @@ impl Client {
             shard_count,
             retention_ms: settings.retention_ms,
             max_record_bytes: settings.max_record_bytes,
+            limits: settings.limits,
         };
         self.call(Repeat::Harmful, |mut node| {
             let request = request.clone();
@@ -152,7 +155,21 @@ impl Client {
         retention_ms: u64,
         limits: Option<v1::StreamLimits>,
     ) -> Result<(), CallError> {
-        let request = v1::UpdateStreamRequest { stream_name: stream.to_owned(), retention_ms, limits };
+        self.update(v1::UpdateStreamRequest { stream_name: stream.to_owned(), retention_ms, limits, autoscale: None })
+            .await
+    }
+
+    /// Has a stream scale by load within these bounds, or, with both 0, not any more.
+    ///
+    /// # Errors
+    /// Refused: no such stream, or these are no bounds. Unknown: it may be so; asking again does no harm.
+    pub async fn set_autoscale(&self, stream: &str, min_shards: u32, max_shards: u32) -> Result<(), CallError> {
+        let autoscale = Some(v1::Autoscale { min_shards, max_shards });
+        let stream_name = stream.to_owned();
+        self.update(v1::UpdateStreamRequest { stream_name, retention_ms: 0, limits: None, autoscale }).await
+    }
+
+    async fn update(&self, request: v1::UpdateStreamRequest) -> Result<(), CallError> {
         self.call(Repeat::Harmless, |mut node| {
             let request = request.clone();
             async move { node.update_stream(request).await }
@@ -198,6 +215,50 @@ impl Client {
         })
         .await
         .map(drop)
+    }
+
+    /// Asks for so many open shards with equal shares of the keys, within no bounds but the cluster's. The stream is
+    /// UPDATING when this returns, and the cluster goes on by itself; `describe_stream` says how far it is.
+    ///
+    /// # Errors
+    /// Refused: no such stream, 0 or too many shards, or the stream is not ACTIVE. Unknown: it may be on its way; its
+    /// description says so.
+    pub async fn update_shard_count(&self, stream: &str, shards: u32) -> Result<(), CallError> {
+        let request = v1::UpdateShardCountRequest {
+            stream_name: stream.to_owned(),
+            target_shard_count: shards,
+            scaling_type: v1::ScalingType::EqualShares as i32,
+            unbounded: true,
+        };
+        self.call(Repeat::Harmful, |mut node| {
+            let request = request.clone();
+            async move { node.update_shard_count(request).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// What is written to and read from a stream's open shards, or from `shard` alone; the busiest first, at most
+    /// `most`.
+    ///
+    /// # Errors
+    /// Refused: no such stream or shard.
+    pub async fn shard_loads(
+        &self,
+        stream: &str,
+        shard: Option<&str>,
+        most: u32,
+    ) -> Result<v1::DescribeShardLoadsResponse, CallError> {
+        let request = v1::DescribeShardLoadsRequest {
+            stream_name: stream.to_owned(),
+            shard_id: shard.unwrap_or_default().to_owned(),
+            max_results: most,
+        };
+        self.call(Repeat::Harmless, |mut node| {
+            let request = request.clone();
+            async move { node.describe_shard_loads(request).await }
+        })
+        .await
     }
 
     /// Creates a stream and waits until it is ACTIVE, at most `call_timeout` after it exists.

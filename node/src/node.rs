@@ -22,7 +22,7 @@ use tonic::service::Routes;
 use crate::api::{self, Service};
 use crate::clock::{self, NodeClock};
 use crate::config::{IndexKind, NodeConfig};
-use crate::control::{Controller, LocalNode, Membership, NewCluster, Seed};
+use crate::control::{Controller, Forgetting, LocalNode, Membership, NewCluster, Seed};
 use crate::index::RecordIndex;
 use crate::index::ordered::OrderedIndex;
 #[cfg(feature = "rocksdb")]
@@ -357,11 +357,19 @@ impl Background {
         let controller = Controller::new(self.membership.clone(), directory, groups.clone(), options, new_cluster);
         let catalog = controller.open_catalog().await?;
         let trim_every = Duration::from_millis(c.trim_every_ms);
+        let forgetting = Forgetting {
+            catalog: catalog.clone(),
+            groups: groups.clone(),
+            links: links.clone(),
+            clock: self.clock.clone(),
+            grace: Duration::from_millis(c.forget_grace_ms),
+            every: trim_every,
+        };
         let (index, clock) = (self.index.clone(), self.clock.clone());
         let keep = maintenance::run(catalog.clone(), groups.clone(), index, clock, me, trim_every);
         let watch = self.watch_ready(catalog.clone(), groups.clone(), NodeId(me));
         let keep_right = clock::keep_right(&self.clock, &links);
-        futures_util::future::join4(controller.run(catalog), keep, watch, keep_right).await;
+        futures_util::future::join5(controller.run(catalog), keep, watch, keep_right, forgetting.run()).await;
         Ok(())
     }
 

@@ -622,7 +622,12 @@ async fn retention_and_limits_change_while_a_stream_is_used() {
     let mut cluster = TestCluster::start().await;
     let mut client = client(&cluster, 1).await;
     create(&mut client, "kept", 3).await;
-    let update = |retention_ms, limits| v1::UpdateStreamRequest { stream_name: "kept".into(), retention_ms, limits };
+    let update = |retention_ms, limits| v1::UpdateStreamRequest {
+        stream_name: "kept".into(),
+        retention_ms,
+        limits,
+        ..Default::default()
+    };
     let few = v1::StreamLimits { write_records_per_s: 3, ..Default::default() };
     client.update_stream(update(48 * 3_600_000, Some(few))).await.unwrap();
     let found = settle(&mut client, "kept").await;

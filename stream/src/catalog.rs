@@ -11,6 +11,8 @@
 mod change;
 mod check;
 mod error;
+mod forgetting;
+mod scaling;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -24,9 +26,13 @@ use serde::{Deserialize, Serialize};
 
 pub use change::{Change, Step};
 pub use check::Violation;
-pub use error::{CatalogError, GroupError, InitError, NodeError, ReshardError, StreamError};
+pub use error::{
+    CatalogError, ForgetError, GroupError, InitError, NodeError, ReshardError, ShardCountError, StreamError,
+};
+pub use scaling::{Progress, Scaling};
 pub use stream::{Stream, StreamMode, StreamShard, StreamStatus};
 
+use crate::autoscale::Bounds;
 use crate::catalog_command::{CatalogCommand, CreateGroup, CreateStream, Init, PutNode, ReplaceNode};
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, StreamId, Zone};
 use crate::limits::{
@@ -37,7 +43,11 @@ use crate::name::StreamName;
 use crate::placement;
 use crate::versioned::{self, DecodeError};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// As version 3, without what streams are scaled to, the calls for it, what is being forgotten, and who scales by load
+/// at its end.
+const VERSION_WITHOUT_SCALINGS: u8 = 2;
 
 /// As version 2, without the changes under way at its end.
 const VERSION_WITHOUT_CHANGES: u8 = 1;
@@ -58,6 +68,14 @@ pub struct Catalog {
     replaced: BTreeMap<NodeId, NodeId>,
     /// What is being changed about streams that are UPDATING, or were when they were deleted.
     changes: BTreeMap<StreamId, Change>,
+    /// How many shards streams are on their way to; the steps under way are among the changes.
+    scalings: BTreeMap<StreamId, Scaling>,
+    /// When calls for a number of shards were taken, in the catalog's time, ascending: as many as are counted.
+    shard_count_calls: BTreeMap<StreamId, Vec<u64>>,
+    /// Shards that are forgotten here, and whose groups may not know.
+    forgetting: BTreeMap<StreamId, BTreeMap<u32, GroupId>>,
+    /// Streams that scale by load.
+    autoscale: BTreeMap<StreamId, Bounds>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -110,7 +128,7 @@ pub struct Addresses {
 }
 
 /// What an accepted command did. Repeating an accepted command gives the same answer, except for `CreateStream`,
-/// whose name is then taken, and `BeginReshard`, whose stream is then UPDATING.
+/// whose name is then taken, and `BeginReshard` and `SetShardCount`, whose stream is then UPDATING.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogReply {
     Initialised,
@@ -143,6 +161,13 @@ pub enum CatalogReply {
         from: NodeId,
         to: NodeId,
     },
+    /// Here, or in their groups as well.
+    ShardsForgotten {
+        stream: StreamId,
+    },
+    AutoscaleSet {
+        stream: StreamId,
+    },
 }
 
 impl Default for Catalog {
@@ -165,6 +190,10 @@ impl Catalog {
             revision: 0,
             replaced: BTreeMap::new(),
             changes: BTreeMap::new(),
+            scalings: BTreeMap::new(),
+            shard_count_calls: BTreeMap::new(),
+            forgetting: BTreeMap::new(),
+            autoscale: BTreeMap::new(),
         }
     }
 
@@ -252,6 +281,10 @@ impl Catalog {
             CatalogCommand::SettingsTold(it) => self.settings_told(it)?,
             CatalogCommand::BeginReshard(it) => self.begin_reshard(it)?,
             CatalogCommand::CommitReshard(it) => self.commit_reshard(it)?,
+            CatalogCommand::SetShardCount(it) => self.set_shard_count(it)?,
+            CatalogCommand::ForgetShards(it) => self.forget_shards(it)?,
+            CatalogCommand::ShardsForgotten(it) => self.shards_forgotten(it),
+            CatalogCommand::SetAutoscale(it) => self.set_autoscale(it)?,
         };
         self.revision += 1;
         note(&reply);
@@ -264,9 +297,10 @@ impl Catalog {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
+        // What came later stands at the end: empty maps.
         match bytes.split_first() {
-            // The changes are the last field: none.
-            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0]].concat()),
+            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 5]].concat()),
+            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 4]].concat()),
             _ => versioned::decode(VERSION, bytes),
         }
     }
@@ -433,6 +467,7 @@ impl Catalog {
             return Err(StreamError::NoSuchName { name: name.clone() });
         };
         self.stream_mut(id)?.status = StreamStatus::Deleting;
+        self.scalings.remove(&id);
         Ok(CatalogReply::StreamDeleting { stream: id })
     }
 
@@ -450,6 +485,9 @@ impl Catalog {
         self.streams.remove(&id);
         self.names.remove(&name);
         self.changes.remove(&id);
+        self.shard_count_calls.remove(&id);
+        self.forgetting.remove(&id);
+        self.autoscale.remove(&id);
         if planted(Bug::StreamIdReused) && id.0 + 1 == self.next_stream {
             self.next_stream -= 1;
         }
@@ -475,5 +513,6 @@ fn note(reply: &CatalogReply) {
         CatalogReply::NodeReplaced { .. } => reachable!(Mark::NodeReplaced),
         CatalogReply::StreamUpdating { .. } => reachable!(Mark::StreamUpdating),
         CatalogReply::ReshardCommitted { .. } => reachable!(Mark::ReshardCommitted),
+        CatalogReply::ShardsForgotten { .. } | CatalogReply::AutoscaleSet { .. } => {}
     }
 }

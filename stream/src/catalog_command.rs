@@ -8,11 +8,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::autoscale::Bounds;
 use crate::catalog::{Addresses, Settings, StreamMode, TokenKey};
 use crate::hash::HashKey;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
 use crate::limits::LimitOverrides;
 use crate::name::StreamName;
+use crate::scale::Shares;
 use crate::versioned::{self, DecodeError};
 
 const VERSION: u8 = 1;
@@ -30,6 +32,10 @@ const TAG_BEGIN_RESHARD: u8 = 11;
 const TAG_COMMIT_RESHARD: u8 = 12;
 const TAG_SETTINGS_TOLD: u8 = 13;
 const TAG_SET_SETTINGS: u8 = 14;
+const TAG_SET_SHARD_COUNT: u8 = 15;
+const TAG_FORGET_SHARDS: u8 = 16;
+const TAG_SHARDS_FORGOTTEN: u8 = 17;
+const TAG_SET_AUTOSCALE: u8 = 18;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -45,6 +51,10 @@ pub enum CatalogCommand {
     BeginReshard(BeginReshard),
     CommitReshard(CommitReshard),
     SettingsTold(SettingsTold),
+    SetShardCount(SetShardCount),
+    ForgetShards(ForgetShards),
+    ShardsForgotten(ShardsForgotten),
+    SetAutoscale(SetAutoscale),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -138,6 +148,45 @@ pub enum Reshape {
     Merge { shard: u32, adjacent: u32 },
 }
 
+/// Gives an ACTIVE stream so many open shards, by as many splits and merges as that takes: it is UPDATING until the last
+/// one is committed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetShardCount {
+    pub at_ms: u64,
+    pub stream: StreamId,
+    /// Open shards in the end.
+    pub shards: u32,
+    pub shares: Shares,
+    /// Whether at most twice as many and at least half as many as there are may be asked for, as in Kinesis.
+    pub within_factor: bool,
+    /// Whether it is one of the calls that a stream has [`SHARD_COUNT_CALLS`](crate::limits::SHARD_COUNT_CALLS) of in a
+    /// day.
+    pub counted: bool,
+}
+
+/// Whether a stream scales by load, and within which bounds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetAutoscale {
+    pub stream: StreamId,
+    pub bounds: Option<Bounds>,
+}
+
+/// Forgets closed shards of which all records are past retention; their groups are told afterwards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForgetShards {
+    pub at_ms: u64,
+    pub stream: StreamId,
+    /// Parents before their children.
+    pub shards: Vec<u32>,
+}
+
+/// The groups that had these shards have forgotten them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShardsForgotten {
+    pub stream: StreamId,
+    pub shards: Vec<u32>,
+}
+
 /// A step's parents are sealed and its children open in their groups: from now on they take the parents' place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CommitReshard {
@@ -179,6 +228,10 @@ impl CatalogCommand {
             CatalogCommand::BeginReshard(it) => versioned::encode(&[VERSION, TAG_BEGIN_RESHARD], it),
             CatalogCommand::CommitReshard(it) => versioned::encode(&[VERSION, TAG_COMMIT_RESHARD], it),
             CatalogCommand::SettingsTold(it) => versioned::encode(&[VERSION, TAG_SETTINGS_TOLD], it),
+            CatalogCommand::SetShardCount(it) => versioned::encode(&[VERSION, TAG_SET_SHARD_COUNT], it),
+            CatalogCommand::ForgetShards(it) => versioned::encode(&[VERSION, TAG_FORGET_SHARDS], it),
+            CatalogCommand::ShardsForgotten(it) => versioned::encode(&[VERSION, TAG_SHARDS_FORGOTTEN], it),
+            CatalogCommand::SetAutoscale(it) => versioned::encode(&[VERSION, TAG_SET_AUTOSCALE], it),
         })
     }
 
@@ -202,6 +255,10 @@ impl CatalogCommand {
             TAG_BEGIN_RESHARD => CatalogCommand::BeginReshard(versioned::decode_body(body)?),
             TAG_COMMIT_RESHARD => CatalogCommand::CommitReshard(versioned::decode_body(body)?),
             TAG_SETTINGS_TOLD => CatalogCommand::SettingsTold(versioned::decode_body(body)?),
+            TAG_SET_SHARD_COUNT => CatalogCommand::SetShardCount(versioned::decode_body(body)?),
+            TAG_FORGET_SHARDS => CatalogCommand::ForgetShards(versioned::decode_body(body)?),
+            TAG_SHARDS_FORGOTTEN => CatalogCommand::ShardsForgotten(versioned::decode_body(body)?),
+            TAG_SET_AUTOSCALE => CatalogCommand::SetAutoscale(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

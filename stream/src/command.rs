@@ -24,6 +24,7 @@ const TAG_SEAL_SHARD: u8 = 4;
 const TAG_TRIM: u8 = 5;
 // 6 and 7 were two commands in place of SetSettings, and never proposed.
 const TAG_SET_SETTINGS: u8 = 8;
+const TAG_FORGET_SHARDS: u8 = 9;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupCommand {
@@ -33,6 +34,7 @@ pub enum GroupCommand {
     SealShard(SealShard),
     Trim(Trim),
     SetSettings(SetSettings),
+    ForgetShards(ForgetShards),
 }
 
 /// Opens shards here; all of them or none. Repeating it changes nothing.
@@ -89,6 +91,14 @@ pub struct SetSettings {
     pub limits: Limits,
 }
 
+/// Forgets closed shards that the catalog has forgotten, whatever is left of their records. Repeating it changes
+/// nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForgetShards {
+    pub at_ms: u64,
+    pub shards: Vec<ShardId>,
+}
+
 impl GroupCommand {
     /// The payload of the command's log entry. For an append, the batch's own buffer.
     pub fn encode(&self) -> Bytes {
@@ -99,6 +109,7 @@ impl GroupCommand {
             GroupCommand::SealShard(it) => versioned::encode(&[VERSION, TAG_SEAL_SHARD], it),
             GroupCommand::Trim(it) => versioned::encode(&[VERSION, TAG_TRIM], it),
             GroupCommand::SetSettings(it) => versioned::encode(&[VERSION, TAG_SET_SETTINGS], it),
+            GroupCommand::ForgetShards(it) => versioned::encode(&[VERSION, TAG_FORGET_SHARDS], it),
         };
         Bytes::from(encoded)
     }
@@ -121,6 +132,7 @@ impl GroupCommand {
             TAG_SEAL_SHARD => GroupCommand::SealShard(versioned::decode_body(body)?),
             TAG_TRIM => GroupCommand::Trim(versioned::decode_body(body)?),
             TAG_SET_SETTINGS => GroupCommand::SetSettings(versioned::decode_body(body)?),
+            TAG_FORGET_SHARDS => GroupCommand::ForgetShards(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

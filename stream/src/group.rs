@@ -22,7 +22,7 @@ pub use check::Violation;
 pub use refused::{OpenRefused, Refused, SealRefused, TrimRefused};
 
 use crate::batch::{BatchView, Slice};
-use crate::command::{GroupCommand, OpenShards, SealShard, SetSettings, ShardTrim, Trim};
+use crate::command::{ForgetShards, GroupCommand, OpenShards, SealShard, SetSettings, ShardTrim, Trim};
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, Offset, ShardId, StreamId};
 use crate::limits::{DROPPED_MS, TIME_MS_MAX};
@@ -30,7 +30,10 @@ use crate::sequence::SECOND_MAX;
 use crate::shard::{Shard, ShardSpec, ShardState};
 use crate::versioned::{self, DecodeError};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// As version 3, without the forgotten shards at its end.
+const VERSION_WITHOUT_FORGOTTEN: u8 = 2;
 
 /// As version 2, without the settings' revisions at its end.
 const VERSION_WITHOUT_SETTINGS: u8 = 1;
@@ -49,6 +52,8 @@ pub struct Group {
     dropped: BTreeMap<StreamId, u64>,
     /// Streams whose settings changed: the newest revision that was told.
     settings: BTreeMap<StreamId, u64>,
+    /// Shards that were forgotten, and when: as for streams that were dropped.
+    forgotten: BTreeMap<ShardId, u64>,
 }
 
 /// What a command did.
@@ -57,7 +62,7 @@ pub enum Applied {
     Appended(Appended),
     /// Shards that were not open before.
     Opened(Result<Vec<ShardId>, OpenRefused>),
-    /// The shards that are gone.
+    /// The shards that are gone: a stream's, or some that were forgotten.
     Dropped(Vec<ShardId>),
     Sealed(Result<Sealed, SealRefused>),
     Trimmed(Result<Trimmed, TrimRefused>),
@@ -116,6 +121,7 @@ impl Group {
             shards: BTreeMap::new(),
             dropped: BTreeMap::new(),
             settings: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
         }
     }
 
@@ -177,6 +183,7 @@ impl Group {
                 Applied::Trimmed(self.trim(log_index, it))
             }
             GroupCommand::SetSettings(it) => Applied::SettingsSet { shards: self.set(it) },
+            GroupCommand::ForgetShards(it) => Applied::Dropped(self.forget(it)),
         }
     }
 
@@ -193,8 +200,9 @@ impl Group {
 
     pub fn decode(bytes: &[u8]) -> Result<Group, DecodeError> {
         match bytes.split_first() {
-            // The settings' revisions are the last field: none.
-            Some((&VERSION_WITHOUT_SETTINGS, body)) => versioned::decode_body(&[body, &[0]].concat()),
+            // What came later stands at the end: empty maps.
+            Some((&VERSION_WITHOUT_SETTINGS, body)) => versioned::decode_body(&[body, &[0; 2]].concat()),
+            Some((&VERSION_WITHOUT_FORGOTTEN, body)) => versioned::decode_body(&[body, &[0]].concat()),
             _ => versioned::decode(VERSION, bytes),
         }
     }
@@ -271,6 +279,9 @@ impl Group {
         if self.dropped.contains_key(&shard.stream) {
             return Err(OpenRefused::StreamDropped { shard });
         }
+        if self.forgotten.contains_key(&shard) {
+            return Err(OpenRefused::Forgotten { shard });
+        }
         if spec.created_s > SECOND_MAX {
             return Err(OpenRefused::Time { shard, created_s: spec.created_s });
         }
@@ -303,6 +314,17 @@ impl Group {
         }
         for id in &gone {
             self.shards.remove(id);
+        }
+        gone
+    }
+
+    fn forget(&mut self, command: &ForgetShards) -> Vec<ShardId> {
+        let at_ms = self.advance_time(command.at_ms);
+        let is_closed = |id: &ShardId| self.shards.get(id).is_some_and(|shard| !shard.is_open());
+        let gone: Vec<ShardId> = command.shards.iter().copied().filter(is_closed).collect();
+        for id in &gone {
+            self.shards.remove(id);
+            self.forgotten.insert(*id, at_ms);
         }
         gone
     }
@@ -349,6 +371,7 @@ impl Group {
         }
         self.trimmed_through = self.trimmed_through.max(command.through);
         self.dropped.retain(|_, dropped_ms| now_ms.saturating_sub(*dropped_ms) < DROPPED_MS);
+        self.forgotten.retain(|_, forgotten_ms| now_ms.saturating_sub(*forgotten_ms) < DROPPED_MS);
         let mut moved = Vec::new();
         for trim in &command.shards {
             // A shard dropped since the command was proposed has nothing left to trim.

@@ -104,6 +104,11 @@ impl HashRange {
         self.start <= other.end && other.start <= self.end
     }
 
+    /// The first key of its upper half; the only one it has, if it has one.
+    pub fn middle(&self) -> HashKey {
+        HashKey(self.start.0 + (self.end.0 - self.start.0).div_ceil(2))
+    }
+
     /// True if one range begins right after the other ends, in either order.
     pub fn adjacent(&self, other: &HashRange) -> bool {
         self.end.0.checked_add(1) == Some(other.start.0) || other.end.0.checked_add(1) == Some(self.start.0)

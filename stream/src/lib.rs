@@ -8,6 +8,7 @@
 //! Not here: Raft, disks, wire types, tasks. Whoever calls decides when a command is proposed and
 //! where the bytes are kept.
 
+pub mod autoscale;
 pub mod batch;
 pub mod catalog;
 pub mod catalog_command;
@@ -17,6 +18,8 @@ pub mod hash;
 pub mod ids;
 pub mod iterator;
 pub mod limits;
+pub mod listing;
+pub mod load;
 pub mod name;
 pub mod placement;
 pub mod record;

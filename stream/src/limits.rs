@@ -57,6 +57,13 @@ pub const ITERATOR_MS_MAX: u64 = 5 * 60 * 1000;
 
 /// UpdateShardCount's bound; one stream's shard map then stays below a megabyte.
 pub const SHARDS_PER_STREAM_MAX: u32 = 10_000;
+/// UpdateShardCount calls that one stream is given in a day; Kinesis' number. Each may make and close thousands of
+/// shards, which are then listed for as long as records are kept.
+pub const SHARD_COUNT_CALLS: usize = 10;
+pub const SHARD_COUNT_CALLS_MS: u64 = 24 * HOUR_MS;
+/// Splits and merges of one stream that are carried out at the same time: writers to those shards wait for some
+/// milliseconds, and it shall be a small part of a large stream that does.
+pub const STEPS_AT_ONCE: usize = 32;
 /// Shards a stream in on-demand mode starts with.
 pub const SHARDS_ON_DEMAND: u32 = 4;
 /// The catalog is in every node's memory and in every checkpoint: it has to end somewhere.

@@ -1,15 +1,31 @@
-//! Scaling a stream: the splits and merges after which a number of shards have equal shares of the keys.
+//! Scaling a stream: the splits and merges after which it has a number of shards.
 //!
 //! Invariant: the steps can be carried out in their order, each by itself, and the ranges tile the space after every
-//! one. A plan that was interrupted is made anew from what is there then.
+//! one. Those that [`ready`] names can be carried out at once, and leave a plan of which the same is true.
+//!
+//! Not here: who carries it out, and what is left of a plan meanwhile (`catalog/scaling.rs`).
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use crate::hash::{HashKey, HashRange};
 use crate::limits::SHARDS_PER_STREAM_MAX;
 
+/// What the shards' shares of the keys are to be in the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Shares {
+    /// Equal ones, by as few steps as that takes.
+    Equal,
+    /// As Kinesis was seen to do it: for more shards every one is split in half, and then pairs are merged until there
+    /// are as many as asked for; for fewer, pairs are merged and nothing else. As many shards as there, open and closed,
+    /// and some twice as wide as others: equal shares can't be had from merges alone.
+    Halves,
+}
+
 /// One step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Step {
     /// The open shard with this range is split; the upper child begins at `at`.
     Split {
@@ -40,6 +56,11 @@ pub enum ScaleError {
         /// How many.
         shards: usize,
     },
+    /// Shards of one key each can't be split.
+    Narrow {
+        /// How many there are on the way.
+        shards: usize,
+    },
     /// The ranges given overlap, or leave keys out.
     NotTiled {
         /// The first key that no range has, or two have.
@@ -54,6 +75,7 @@ impl fmt::Display for ScaleError {
             ScaleError::Room { shards } => {
                 write!(f, "on the way there would be {shards} open shards: {SHARDS_PER_STREAM_MAX} are allowed")
             }
+            ScaleError::Narrow { shards } => write!(f, "{shards} shards of one key each can't be split"),
             ScaleError::NotTiled { at } => write!(f, "hash key {at} belongs to no open shard, or to two"),
         }
     }
@@ -61,18 +83,63 @@ impl fmt::Display for ScaleError {
 
 impl std::error::Error for ScaleError {}
 
+impl Step {
+    /// The open shards that it does away with.
+    pub fn needs(&self) -> impl Iterator<Item = HashRange> {
+        let (first, second) = match *self {
+            Step::Split { range, .. } => (range, None),
+            Step::Merge { lower, upper } => (lower, Some(upper)),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    /// The open shards that come of it.
+    pub fn makes(&self) -> impl Iterator<Item = HashRange> {
+        let (first, second) = match *self {
+            Step::Split { range, at } => (below(range, at), Some(from(range, at))),
+            Step::Merge { lower, upper } => (joined(lower, upper), None),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
+/// The steps from shards with the ranges `open`, in any order, to `shards` with these shares.
+pub fn plan_with(shares: Shares, open: &[HashRange], shards: u32) -> Result<Vec<Step>, ScaleError> {
+    match shares {
+        Shares::Equal => plan(open, shards),
+        Shares::Halves => plan_halves(open, shards),
+    }
+}
+
+/// Which of a plan's steps can be carried out at once, as indexes: each is of shards that are open, and no shard is in
+/// two of them. At least the first one; at most `most`. What is left afterwards, in its order, is a plan again.
+pub fn ready(open: &[HashRange], steps: &[Step], most: usize) -> Vec<usize> {
+    let mut free: BTreeSet<HashRange> = open.iter().copied().collect();
+    let (mut found, mut splits) = (Vec::new(), 0);
+    for (nth, step) in steps.iter().enumerate() {
+        // Room is kept for every split before this one, also for those that are not ready. Else: 1. a later split takes
+        // the last room, 2. an earlier one finds none, 3. the merge that would make room needs what it makes.
+        let is_split = matches!(step, Step::Split { .. });
+        splits += usize::from(is_split);
+        if found.len() == most || (is_split && open.len() + splits > SHARDS_PER_STREAM_MAX as usize) {
+            break;
+        }
+        if step.needs().all(|range| free.contains(&range)) {
+            step.needs().for_each(|range| assert!(free.remove(&range), "a merge is of two shards"));
+            found.push(nth);
+        }
+    }
+    found
+}
+
 /// The steps from shards with the ranges `open`, in any order, to `shards` of equal shares.
 ///
 /// A share begins where [`HashRange::split_even`] says, or where an open shard does that is less than `shards` keys off:
 /// rounding makes no shards of a few keys. As few steps as reach that, and merges as soon as they can be. A range that
 /// is split or merged several times is so in halves: the line of a shard's ancestors grows by the logarithm.
 pub fn plan(open: &[HashRange], shards: u32) -> Result<Vec<Step>, ScaleError> {
-    if !(1..=SHARDS_PER_STREAM_MAX).contains(&shards) {
-        return Err(ScaleError::Count { shards });
-    }
-    let mut open = open.to_vec();
-    open.sort_unstable();
-    tiled(&open)?;
+    allowed(shards)?;
+    let open = sorted(open)?;
     let starts: Vec<HashKey> = HashRange::split_even(shards).iter().map(|it| near(&open, it.start(), shards)).collect();
     let ends = starts[1..].iter().map(|next| HashKey(next.0 - 1)).chain([HashKey::MAX]);
     let (mut ends, mut steps, mut pieces) = (ends.peekable(), Vec::new(), Vec::new());
@@ -87,6 +154,51 @@ pub fn plan(open: &[HashRange], shards: u32) -> Result<Vec<Step>, ScaleError> {
     }
     room(open.len(), &steps)?;
     Ok(steps)
+}
+
+/// See [`Shares::Halves`]. Where there is no room to split every shard, only as many as are missing are split, the widest
+/// first.
+fn plan_halves(open: &[HashRange], shards: u32) -> Result<Vec<Step>, ScaleError> {
+    allowed(shards)?;
+    let (wanted, mut steps) = (shards as usize, Vec::new());
+    let mut now = sorted(open)?;
+    while now.len() < wanted {
+        let mut chosen: Vec<HashRange> = now.iter().copied().filter(|range| range.start() < range.end()).collect();
+        if chosen.is_empty() {
+            return Err(ScaleError::Narrow { shards: now.len() });
+        }
+        if now.len() + chosen.len() > SHARDS_PER_STREAM_MAX as usize {
+            chosen.sort_by_key(|range| std::cmp::Reverse(range.end().0 - range.start().0));
+            chosen.truncate(wanted - now.len());
+        }
+        let new = chosen.iter().map(|range| Step::Split { range: *range, at: range.middle() });
+        let new: Vec<Step> = new.collect();
+        now = outcome(&now, &new);
+        steps.extend(new);
+    }
+    while now.len() > wanted {
+        let pairs = now.as_chunks::<2>().0.iter().take(now.len() - wanted);
+        let new: Vec<Step> = pairs.map(|&[lower, upper]| Step::Merge { lower, upper }).collect();
+        now = outcome(&now, &new);
+        steps.extend(new);
+    }
+    room(open.len(), &steps)?;
+    Ok(steps)
+}
+
+fn allowed(shards: u32) -> Result<(), ScaleError> {
+    match (1..=SHARDS_PER_STREAM_MAX).contains(&shards) {
+        true => Ok(()),
+        false => Err(ScaleError::Count { shards }),
+    }
+}
+
+/// In order of their keys, of which each has to be in one.
+fn sorted(open: &[HashRange]) -> Result<Vec<HashRange>, ScaleError> {
+    let mut open = open.to_vec();
+    open.sort_unstable();
+    tiled(&open)?;
+    Ok(open)
 }
 
 /// Where an open shard begins less than `within` keys from `start`; else `start`.
@@ -114,21 +226,14 @@ fn room(open: usize, steps: &[Step]) -> Result<(), ScaleError> {
 
 /// The ranges after `steps`, in order.
 pub fn outcome(open: &[HashRange], steps: &[Step]) -> Vec<HashRange> {
-    let mut open = open.to_vec();
+    let mut open: BTreeSet<HashRange> = open.iter().copied().collect();
     for step in steps {
-        match *step {
-            Step::Split { range, at } => {
-                open.retain(|it| *it != range);
-                open.extend([below(range, at), from(range, at)]);
-            }
-            Step::Merge { lower, upper } => {
-                open.retain(|it| *it != lower && *it != upper);
-                open.push(joined(lower, upper));
-            }
+        for range in step.needs() {
+            open.remove(&range);
         }
+        open.extend(step.makes());
     }
-    open.sort_unstable();
-    open
+    open.into_iter().collect()
 }
 
 fn tiled(open: &[HashRange]) -> Result<(), ScaleError> {

@@ -8,10 +8,13 @@ use std::time::Duration;
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::google_rpc;
 use braid_proto::v1::{ErrorDetail, ErrorReason as Reason, Outcome, ShardLimit};
-use braid_stream::catalog::{CatalogError, GroupError, NodeError, ReshardError, StreamError, StreamStatus};
+use braid_stream::catalog::{
+    CatalogError, GroupError, NodeError, ReshardError, ShardCountError, StreamError, StreamStatus,
+};
 use braid_stream::group::Refused;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::iterator::TokenError;
+use braid_stream::scale::ScaleError;
 use braid_stream::throttle::{Limit, Throttled};
 use prost::{Message, Name};
 use prost_types::Any;
@@ -132,6 +135,7 @@ impl ApiError {
                 let mut it = Explained::new(Code::ResourceExhausted, Reason::Throttled, throttled.to_string())
                     .retry(throttled.retry_after_ms);
                 it.detail.limit = shard_limit(throttled.limit) as i32;
+                it.detail.limit_used_percent = u32::try_from(throttled.used_percent).unwrap_or(u32::MAX);
                 it
             }
             ApiError::Overloaded { retry_after_ms } => Explained::new(
@@ -417,6 +421,24 @@ fn of_catalog(error: &CatalogError) -> Explained {
                 ReshardError::Exhausted { .. } => refused(Code::ResourceExhausted, Reason::LimitExceeded),
                 ReshardError::Nothing | ReshardError::NoSuchStep { .. } => refused(Code::Internal, Reason::Internal),
             },
+            StreamError::Forget(_) => refused(Code::Internal, Reason::Internal),
+            StreamError::ShardCount(it) => {
+                let mut why = match it {
+                    ShardCountError::Bounds(_) => return invalid("autoscale"),
+                    ShardCountError::Plan(ScaleError::Count { .. } | ScaleError::Narrow { .. }) => {
+                        return invalid("target_shard_count");
+                    }
+                    ShardCountError::Plan(ScaleError::Room { .. }) | ShardCountError::Factor { .. } => {
+                        refused(Code::ResourceExhausted, Reason::LimitExceeded)
+                    }
+                    ShardCountError::Calls { retry_after_ms } => {
+                        refused(Code::ResourceExhausted, Reason::LimitExceeded).retry(*retry_after_ms)
+                    }
+                    ShardCountError::Plan(ScaleError::NotTiled { .. }) => refused(Code::Internal, Reason::Internal),
+                };
+                why.detail.field = "target_shard_count".into();
+                why
+            }
             StreamError::NoGroups => refused(Code::Unavailable, Reason::NoLeader).retry(1_000),
             StreamError::TooMany => refused(Code::ResourceExhausted, Reason::LimitExceeded),
         },

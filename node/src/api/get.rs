@@ -219,12 +219,14 @@ impl Service {
         let from = self.begin(&reader, subject.shard, kind, wire::SUBSCRIPTION_START).await?;
         let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
             .map_err(|error| self.read_failed(group, error))?;
-        let (router, shard) = (self.router.clone(), subject.shard);
+        let (router, shard, service) = (self.router.clone(), subject.shard, self.clone());
         let series = self.metrics.shards.get(shard, subject.routes.stream.name.as_str());
         Ok(Box::pin(events.then(move |event| {
             if let Ok(event) = &event {
                 let bytes = event.records.iter().map(|it| it.record.size()).sum();
-                series.outgoing(event.records.len() as u64, bytes, event.behind_ms);
+                let records = event.records.len() as u64;
+                series.outgoing(records, bytes, event.behind_ms);
+                service.throttle.look_at(group, shard, |load, now| load.read(now, records, bytes, event.behind_ms));
             }
             let router = router.clone();
             async move { told(event, &router, group, shard).await.map_err(Status::from) }
@@ -294,13 +296,14 @@ impl Service {
 }
 
 fn subject(routes: &Arc<StreamRoutes>, shard: ShardId) -> Result<Subject, ApiError> {
-    let group = routes.shard(shard).ok_or(RouteError::NoShard(shard))?.group;
+    let group = routes.shard(shard).ok_or_else(|| wire::no_shard(routes, shard))?.group;
     Ok(Subject { routes: routes.clone(), shard, group })
 }
 
 fn facts<'a>(subject: &'a Subject, extent: &Extent, caught_up: bool) -> ShardFacts<'a> {
     ShardFacts {
         shard: subject.shard,
+        range: subject.routes.shard(subject.shard).expect("the subject is one of them").range,
         limits: extent.limits(),
         stream: subject.routes.stream.name.as_str(),
         untouched: caught_up && extent.untouched(),

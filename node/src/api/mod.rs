@@ -10,11 +10,13 @@
 //! Deliberately absent: authentication and TLS, and the Kinesis face, which will call the same
 //! functions.
 
+mod autoscale;
 mod cluster;
 mod edge;
 mod error;
 mod get;
 mod leader;
+mod load;
 mod page;
 mod put;
 mod reshard;
@@ -70,6 +72,7 @@ pub struct Parts {
     zone: String,
     client_advertise: String,
     default_retention_ms: u64,
+    shard_count_limit: bool,
     deadline: Duration,
     concurrency: usize,
 }
@@ -112,6 +115,7 @@ impl Service {
             zone: config.zone.as_str().to_string(),
             client_advertise: config.client_advertise.clone(),
             default_retention_ms: config.default_retention_hours * 3_600_000,
+            shard_count_limit: config.shard_count_limit,
             deadline: Duration::from_millis(config.request_deadline_ms),
             concurrency: config.max_concurrent_requests,
         }))
@@ -170,6 +174,22 @@ impl Braid for Service {
     ) -> Result<Response<v1::MergeShardsResponse>, Status> {
         let call = self.call(&request);
         answer(self.merge(request.get_ref(), &call).await)
+    }
+
+    async fn update_shard_count(
+        &self,
+        request: Request<v1::UpdateShardCountRequest>,
+    ) -> Result<Response<v1::UpdateShardCountResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.shard_count(request.get_ref(), &call).await)
+    }
+
+    async fn describe_shard_loads(
+        &self,
+        request: Request<v1::DescribeShardLoadsRequest>,
+    ) -> Result<Response<v1::DescribeShardLoadsResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.shard_loads(request.get_ref(), &call).await)
     }
 
     async fn describe_stream(

@@ -17,6 +17,7 @@ use braid_env::task;
 use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_proto::v1;
+use braid_stream::hash::HashKey;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::name::StreamName;
 use braid_stream::record::Record;
@@ -44,6 +45,7 @@ const BEHIND: Duration = Duration::from_millis(10);
 struct Item<'r> {
     nth: usize,
     shard: ShardId,
+    hash: HashKey,
     record: &'r Record,
 }
 
@@ -75,8 +77,9 @@ impl Service {
             let mut by_group: BTreeMap<GroupId, Vec<Item<'_>>> = BTreeMap::new();
             for nth in held {
                 let record = &records[nth];
-                let route = put.routes.map.lookup(record.hash_key());
-                by_group.entry(route.group).or_default().push(Item { nth, shard: route.shard, record });
+                let hash = record.hash_key();
+                let route = put.routes.map.lookup(hash);
+                by_group.entry(route.group).or_default().push(Item { nth, shard: route.shard, hash, record });
             }
             let groups = by_group.into_iter().map(|(group, items)| self.put_group(&put, group, items));
             let round: Judged = join_all(groups).await.into_iter().flatten().collect();
@@ -209,7 +212,7 @@ impl Service {
                 judged.push(failed(item, &ApiError::PredecessorRefused(item.shard).explain()));
                 continue;
             }
-            match self.throttle.admit_write(handle, &facts[&item.shard], item.record.size()) {
+            match self.throttle.admit_write(handle, &facts[&item.shard], item.hash, item.record) {
                 Ok(()) => admitted.push(item),
                 Err(throttled) => {
                     if planted(Bug::ThrottledYetAppended) {
@@ -238,7 +241,8 @@ impl Service {
                 let known = group.shard(shard);
                 let limits = known.map_or(put.routes.limits, |it| it.limits);
                 let untouched = caught_up && known.is_none_or(|it| it.last().is_none());
-                (shard, ShardFacts { shard, limits, stream, untouched })
+                let range = put.routes.shard(shard).expect("the route came from there").range;
+                (shard, ShardFacts { shard, range, limits, stream, untouched })
             });
             facts.collect()
         })

@@ -1,9 +1,10 @@
-//! Splitting and merging shards: the catalog decides, its leader carries it out (`control/streams.rs`).
+//! Splitting and merging shards, and scaling streams: the catalog decides, its leader carries it out
+//! (`control/streams.rs`).
 //!
 //! Invariant: what is asked for is checked by the catalog itself, against the stream as it is when it decides.
 
 use braid_proto::v1;
-use braid_stream::catalog_command::{BeginReshard, CatalogCommand, Reshape};
+use braid_stream::catalog_command::{BeginReshard, CatalogCommand, Reshape, SetShardCount};
 use braid_stream::hash::HashKey;
 use braid_stream::ids::GroupId;
 use braid_stream::name::StreamName;
@@ -28,8 +29,7 @@ impl Service {
             let shape = |routes: &StreamRoutes| {
                 let shard = wire::shard_id_in(routes, "shard_to_split", &message.shard_to_split)?;
                 let range = routes.shard(shard).expect("it was looked up there").range;
-                let middle = HashKey(range.start().0 + (range.end().0 - range.start().0).div_ceil(2));
-                Ok(Reshape::Split { shard: shard.index, at: at.unwrap_or(middle) })
+                Ok(Reshape::Split { shard: shard.index, at: at.unwrap_or(range.middle()) })
             };
             self.reshard(&name, shape).await?;
             Ok(v1::SplitShardResponse {})
@@ -57,6 +57,41 @@ impl Service {
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
             client.merge_shards(request(message.clone(), Some(call.deadline))).await
+        })
+        .await
+    }
+
+    pub(super) async fn shard_count(
+        &self,
+        message: &v1::UpdateShardCountRequest,
+        call: &Call,
+    ) -> Result<v1::UpdateShardCountResponse, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
+        let shares = match v1::ScalingType::try_from(message.scaling_type) {
+            Ok(scaling) => wire::shares(scaling),
+            Err(_) => {
+                return Err(ApiError::invalid("scaling_type", "is unknown: EQUAL_SHARES and HALVES are allowed"));
+            }
+        };
+        let here = || async {
+            self.router.confirm_catalog().await?;
+            let routes = self.router.stream(&name)?;
+            let command = SetShardCount {
+                at_ms: self.clock.now_ms(),
+                stream: routes.stream.id,
+                shards: message.target_shard_count,
+                shares,
+                within_factor: !message.unbounded,
+                counted: !message.unbounded && self.shard_count_limit,
+            };
+            self.propose_to_catalog(CatalogCommand::SetShardCount(command)).await?;
+            Ok(v1::UpdateShardCountResponse {
+                current_shard_count: u32::try_from(routes.map.routes().len()).expect("at most 10,000"),
+                target_shard_count: message.target_shard_count,
+            })
+        };
+        self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
+            client.update_shard_count(request(message.clone(), Some(call.deadline))).await
         })
         .await
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a message over its limit is refused by its length prefix, before it is read.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use braid_env::{net, time};
 use braid_proto::FILE_DESCRIPTOR_SET;
 use braid_proto::v1::braid_server::BraidServer;
+use braid_stream::catalog::Stream;
+use braid_stream::ids::StreamId;
 use braid_stream::limits::PUT_BYTES_MAX_LARGE;
 use braid_transport::{ServeError, ServeOptions};
 use futures_util::future::{Either, select};
@@ -16,8 +19,8 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::Layer;
 
-use super::Service;
 use super::edge::EdgeLayer;
+use super::{Service, autoscale};
 use crate::replication::Groups;
 use crate::routing::forward::MESSAGE_BYTES_MAX;
 
@@ -73,7 +76,7 @@ pub async fn serve(
     }
 }
 
-/// Says that the node serves once it belongs to a cluster; then keeps the throttle's table.
+/// Says that the node serves once it belongs to a cluster; then keeps the throttle's table, and scales by load.
 async fn run_beside(service: Service, health: HealthReporter) -> Infallible {
     let groups = loop {
         match service.router.groups() {
@@ -84,18 +87,26 @@ async fn run_beside(service: Service, health: HealthReporter) -> Infallible {
     health.set_serving::<BraidServer<Service>>().await;
     let watch = std::pin::pin!(service.throttle.watch(&groups));
     let clear = std::pin::pin!(clear(&service, &groups));
-    match select(watch, clear).await {
-        Either::Left((never, _)) | Either::Right((never, _)) => never,
+    let scale = std::pin::pin!(autoscale::run(&service));
+    match select(select(watch, clear), scale).await {
+        Either::Left((Either::Left((never, _)) | Either::Right((never, _)), _)) | Either::Right((never, _)) => never,
     }
 }
 
-/// Clears away the counts of deleted streams.
+/// Clears away the counts of deleted streams and forgotten shards.
 async fn clear(service: &Service, groups: &Groups) -> Infallible {
     loop {
         time::sleep(CLEAR_EVERY).await;
         if let Some(catalog) = groups.catalog() {
-            let alive: std::collections::BTreeSet<_> = catalog.state(|c| c.streams().map(|it| it.id).collect());
-            service.throttle.retain(|stream| alive.contains(&stream));
+            // What is known is copied: one lock at a time.
+            let indexes = |it: &Stream| it.shards.keys().copied().collect();
+            let streams: BTreeMap<StreamId, (u32, BTreeSet<u32>)> =
+                catalog.state(|c| c.streams().map(|it| (it.id, (it.next_shard, indexes(it)))).collect());
+            service.throttle.retain(|shard| {
+                // A child that this node has not heard of is not gone.
+                let known = streams.get(&shard.stream);
+                known.is_some_and(|(next, indexes)| shard.index >= *next || indexes.contains(&shard.index))
+            });
         }
     }
 }

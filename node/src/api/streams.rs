@@ -5,11 +5,10 @@
 //! never said before the leader was asked.
 
 use braid_proto::v1;
-use braid_stream::catalog::{StreamMode, StreamShard};
-use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetSettings};
-use braid_stream::ids::{GroupId, ShardId};
-use braid_stream::limits::LimitOverrides;
-use braid_stream::shard::ShardState;
+use braid_stream::catalog::StreamMode;
+use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetAutoscale, SetSettings};
+use braid_stream::ids::GroupId;
+use braid_stream::listing::ShardFilter;
 
 use super::error::ApiError;
 use super::page::{Page, PageTokenError};
@@ -34,8 +33,7 @@ impl Service {
             0 => self.default_retention_ms,
             ms => ms,
         };
-        let record_bytes_max = Some(u64::from(message.max_record_bytes)).filter(|bytes| *bytes > 0);
-        let limits = LimitOverrides { record_bytes_max, ..LimitOverrides::default() };
+        let limits = wire::limits_of_new(message)?;
         let here = || async {
             let command = CatalogCommand::CreateStream(CreateStream {
                 at_ms: self.clock.now_ms(),
@@ -78,14 +76,22 @@ impl Service {
         let name = wire::stream_name(&message.stream_name)?;
         let retention_ms = Some(message.retention_ms).filter(|ms| *ms > 0);
         let limits = message.limits.as_ref().map(wire::limit_overrides);
-        if retention_ms.is_none() && limits.is_none() {
-            return Err(ApiError::invalid("retention_ms", "is 0 and limits are absent: nothing to change"));
+        let autoscale = message.autoscale.as_ref().map(wire::autoscale);
+        let settings = retention_ms.is_some() || limits.is_some();
+        if !settings && autoscale.is_none() {
+            let why = "is 0, and limits and autoscale are absent: nothing to change";
+            return Err(ApiError::invalid("retention_ms", why));
         }
         let here = || async {
             self.router.confirm_catalog().await?;
             let stream = self.router.stream(&name)?.stream.id;
-            let command = CatalogCommand::SetSettings(SetSettings { stream, retention_ms, limits });
-            self.propose_to_catalog(command).await?;
+            if let Some(bounds) = autoscale {
+                self.propose_to_catalog(CatalogCommand::SetAutoscale(SetAutoscale { stream, bounds })).await?;
+            }
+            if settings {
+                let command = CatalogCommand::SetSettings(SetSettings { stream, retention_ms, limits });
+                self.propose_to_catalog(command).await?;
+            }
             Ok(v1::UpdateStreamResponse {})
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
@@ -113,7 +119,7 @@ impl Service {
         let name = wire::stream_name(&message.stream_name)?;
         let look = || -> Result<v1::DescribeStreamResponse, RouteError> {
             let routes = self.router.stream(&name)?;
-            Ok(v1::DescribeStreamResponse { stream: Some(wire::stream(&routes)) })
+            Ok(v1::DescribeStreamResponse { stream: Some(wire::stream(&routes, self.clock.now_ms())) })
         };
         match look() {
             // Only the catalog's leader knows that.
@@ -160,7 +166,8 @@ impl Service {
         };
         // A stream deleted between the two looks is left out.
         let known = names.iter().filter_map(|name| self.router.stream(name).ok());
-        Ok(v1::ListStreamsResponse { streams: known.map(|routes| wire::stream(&routes)).collect(), next_token })
+        let now_ms = self.clock.now_ms();
+        Ok(v1::ListStreamsResponse { streams: known.map(|it| wire::stream(&it, now_ms)).collect(), next_token })
     }
 
     pub(super) async fn shards(
@@ -194,34 +201,40 @@ impl Service {
         routes: &StreamRoutes,
     ) -> Result<v1::ListShardsResponse, ApiError> {
         let limit = page_size("max_results", message.max_results, SHARDS_MAX, SHARDS_MAX)?;
+        let stream = routes.stream.id;
         let (filter, after) = match message.next_token.as_str() {
-            "" => (Filter::from_wire(routes, message.shard_filter.as_ref())?, None),
+            "" => (message.shard_filter.clone().unwrap_or_default(), None),
             token => match self.page(token)? {
-                Page::Shards { stream, after, filter, filter_shard, filter_ms } if stream == routes.stream.id.0 => {
-                    (Filter { kind: filter, shard: filter_shard, ms: filter_ms }, Some(after))
+                Page::Shards { stream: of, after, filter, filter_shard, filter_ms } if of == stream.0 => {
+                    let shard_id = routes.stream.shard_id(filter_shard).name();
+                    (v1::ShardFilter { r#type: filter, shard_id, timestamp_ms: filter_ms }, Some(after))
                 }
                 _ => return Err(ApiError::PageToken(PageTokenError::Invalid)),
             },
         };
+        let wanted = wire::shard_filter(stream, &filter)?;
         let now_ms = self.clock.now_ms();
-        let later = routes.stream.shards.iter().filter(|(index, _)| after.is_none_or(|after| **index > after));
-        let mut wanted: Vec<_> =
-            later.filter(|(index, shard)| filter.admits(routes, **index, shard, now_ms)).take(limit + 1).collect();
-        let more = wanted.len() > limit;
-        wanted.truncate(limit);
-        let next_token = match wanted.last() {
-            Some((last, _)) if more => {
-                let Filter { kind, shard, ms } = filter;
-                let stream = routes.stream.id.0;
-                Page::Shards { stream, after: **last, filter: kind, filter_shard: shard, filter_ms: ms }
+        let later = routes.stream.listed(wanted, now_ms).filter(|(index, _)| after.is_none_or(|after| *index > after));
+        // One more than the page holds says whether there is another page.
+        let mut listed: Vec<_> = later.take(limit + 1).collect();
+        let more = listed.len() > limit;
+        listed.truncate(limit);
+        let next_token = match listed.last() {
+            Some(&(after, _)) if more => {
+                let filter_shard = match wanted {
+                    ShardFilter::After(shard) => shard,
+                    _ => 0,
+                };
+                let (filter, filter_ms) = (filter.r#type, filter.timestamp_ms);
+                Page::Shards { stream: stream.0, after, filter, filter_shard, filter_ms }
                     .encode(&self.token_key()?, now_ms)
             }
             _ => String::new(),
         };
-        let shards = wanted.into_iter().map(|(index, shard)| {
+        let shards = listed.into_iter().map(|(index, shard)| {
             let leader = self.router.leader(shard.group);
             let address = leader.and_then(|node| self.router.client_address(node));
-            wire::shard(routes, *index, shard, leader.map(|node| node.0), address)
+            wire::shard(routes, index, shard, leader.map(|node| node.0), address)
         });
         Ok(v1::ListShardsResponse { shards: shards.collect(), next_token })
     }
@@ -231,60 +244,11 @@ impl Service {
     }
 }
 
-fn page_size(field: &'static str, asked: u32, default: usize, max: usize) -> Result<usize, ApiError> {
+pub(super) fn page_size(field: &'static str, asked: u32, default: usize, max: usize) -> Result<usize, ApiError> {
     match asked as usize {
         0 => Ok(default),
         size if size <= max => Ok(size),
         size => Err(ApiError::invalid(field, format!("{size}: 1 to {max} are allowed, or 0 for {default}"))),
-    }
-}
-
-/// Which shards to list.
-#[derive(Clone, Copy)]
-struct Filter {
-    /// As on the wire.
-    kind: i32,
-    shard: u32,
-    ms: u64,
-}
-
-impl Filter {
-    fn from_wire(routes: &StreamRoutes, filter: Option<&v1::ShardFilter>) -> Result<Filter, ApiError> {
-        let Some(filter) = filter else { return Ok(Filter { kind: 0, shard: 0, ms: 0 }) };
-        let shard = match filter.r#type() {
-            v1::shard_filter::Type::AfterShardId => {
-                ShardId::parse(routes.stream.id, &filter.shard_id)
-                    .map_err(|e| ApiError::invalid("shard_filter.shard_id", e))?
-                    .index
-            }
-            _ => 0,
-        };
-        Ok(Filter { kind: filter.r#type, shard, ms: filter.timestamp_ms })
-    }
-
-    fn admits(&self, routes: &StreamRoutes, index: u32, shard: &StreamShard, now_ms: u64) -> bool {
-        use v1::shard_filter::Type;
-        let horizon = now_ms.saturating_sub(routes.stream.retention_ms).max(routes.stream.created_ms);
-        let open_until = match &shard.state {
-            ShardState::Open => u64::MAX,
-            ShardState::Closed { at_ms, .. } => *at_ms,
-        };
-        let open_at = |ms: u64| {
-            // A stream's first shards are there from its beginning, to the millisecond.
-            let created_ms = match shard.parents {
-                [None, None] => 0,
-                _ => shard.created_s * 1000,
-            };
-            created_ms <= ms && ms < open_until
-        };
-        match Type::try_from(self.kind).unwrap_or(Type::Unspecified) {
-            Type::Unspecified | Type::FromTrimHorizon => open_until > horizon,
-            Type::AfterShardId => index > self.shard,
-            Type::AtTrimHorizon => open_at(horizon),
-            Type::AtLatest => open_until == u64::MAX,
-            Type::AtTimestamp => open_at(self.ms.max(horizon)),
-            Type::FromTimestamp => open_until > self.ms.max(horizon),
-        }
     }
 }
 

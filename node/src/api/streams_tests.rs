@@ -1,10 +1,11 @@
-//! Shard filters against a stream that was split once and merged once.
+//! Shards on the wire, of a stream that was split once and merged once; page sizes.
 
-use braid_stream::catalog::{Stream, StreamStatus};
+use braid_stream::catalog::{Stream, StreamShard, StreamStatus};
 use braid_stream::hash::HashRange;
 use braid_stream::ids::{GroupId, StreamId};
-use braid_stream::limits::Limits;
+use braid_stream::limits::{LimitOverrides, Limits};
 use braid_stream::name::StreamName;
+use braid_stream::shard::ShardState;
 
 use super::*;
 
@@ -44,37 +45,7 @@ fn routes() -> StreamRoutes {
         shards: (0..).zip(shards).collect(),
     };
     let map = stream.shard_map().unwrap();
-    StreamRoutes { stream, map, limits: Limits::DEFAULT }
-}
-
-fn listed(kind: v1::shard_filter::Type, shard: u32, ms: u64, now_ms: u64) -> Vec<u32> {
-    let routes = routes();
-    let filter = Filter { kind: kind as i32, shard, ms };
-    let all = routes.stream.shards.iter();
-    all.filter(|(index, shard)| filter.admits(&routes, **index, shard, now_ms)).map(|(index, _)| *index).collect()
-}
-
-#[test]
-fn filters_choose_by_when_a_shard_was_open() {
-    use v1::shard_filter::Type;
-    let day_one = CREATED + 23 * HOUR;
-    // At that time the horizon is five hours before the merge, and behind the split.
-    let day_two = CREATED + 39 * HOUR;
-    for (kind, shard, ms, now_ms, expected) in [
-        (Type::Unspecified, 0, 0, day_one, vec![0, 1, 2, 3]),
-        (Type::Unspecified, 0, 0, day_two, vec![1, 2, 3]),
-        (Type::FromTrimHorizon, 0, 0, day_two, vec![1, 2, 3]),
-        (Type::AfterShardId, 1, 0, day_one, vec![2, 3]),
-        (Type::AtTrimHorizon, 0, 0, day_one, vec![0]),
-        (Type::AtTrimHorizon, 0, 0, day_two, vec![1, 2]),
-        (Type::AtLatest, 0, 0, day_one, vec![3]),
-        (Type::AtTimestamp, 0, CREATED + 12 * HOUR, day_one, vec![1, 2]),
-        (Type::AtTimestamp, 0, 0, day_one, vec![0]),
-        (Type::FromTimestamp, 0, CREATED + 12 * HOUR, day_one, vec![1, 2, 3]),
-        (Type::FromTimestamp, 0, CREATED + 25 * HOUR, day_one, vec![3]),
-    ] {
-        assert_eq!(listed(kind, shard, ms, now_ms), expected, "{kind:?} {shard} {ms} at {now_ms}");
-    }
+    StreamRoutes { stream, map, limits: Limits::DEFAULT, scaling: None, autoscale: None }
 }
 
 #[test]

@@ -3,13 +3,16 @@
 //! Invariant: what comes out of a `from wire` function is valid, and an error names the field.
 
 use braid_proto::v1;
+use braid_stream::autoscale::Bounds;
 use braid_stream::catalog::{StreamShard, StreamStatus};
 use braid_stream::hash::{HashKey, HashRange};
-use braid_stream::ids::{Offset, ShardId};
+use braid_stream::ids::{Offset, ShardId, StreamId};
 use braid_stream::iterator::IteratorKind;
 use braid_stream::limits::{LimitOverrides, Limits};
+use braid_stream::listing::ShardFilter;
 use braid_stream::name::{PartitionKey, StreamName};
 use braid_stream::record::{Record, RequestError, check_request};
+use braid_stream::scale::Shares;
 use braid_stream::sequence::{SECOND_MAX, SequenceNumber};
 use braid_stream::shard::ShardState;
 use bytes::Bytes;
@@ -45,8 +48,17 @@ pub fn shard_id_in(routes: &StreamRoutes, field: &'static str, text: &str) -> Re
     let shard = ShardId::parse(routes.stream.id, text).map_err(|e| ApiError::invalid(field, e))?;
     match routes.shard(shard) {
         Some(_) => Ok(shard),
-        None => Err(ApiError::NoSuchShardName(format!("stream {} has no shard {text}", routes.stream.name))),
+        None => Err(no_shard(routes, shard)),
     }
+}
+
+/// A shard that the stream does not have, or not any more.
+pub fn no_shard(routes: &StreamRoutes, shard: ShardId) -> ApiError {
+    let (stream, name) = (&routes.stream.name, shard.name());
+    ApiError::NoSuchShardName(match routes.stream.has_forgotten(shard) {
+        true => format!("stream {stream} has shard {name} no more: it was closed, and its records are past retention"),
+        false => format!("stream {stream} has no shard {name}"),
+    })
 }
 
 /// A record; `path` is what its fields are called in the request, such as `records[3].`.
@@ -123,6 +135,51 @@ pub fn limit_overrides(it: &v1::StreamLimits) -> LimitOverrides {
     }
 }
 
+/// Which shards to list.
+pub fn shard_filter(stream: StreamId, filter: &v1::ShardFilter) -> Result<ShardFilter, ApiError> {
+    use v1::shard_filter::Type;
+    let ms = filter.timestamp_ms;
+    Ok(match Type::try_from(filter.r#type).unwrap_or(Type::Unspecified) {
+        Type::Unspecified => ShardFilter::All,
+        Type::AfterShardId => {
+            let shard = ShardId::parse(stream, &filter.shard_id);
+            ShardFilter::After(shard.map_err(|e| ApiError::invalid("shard_filter.shard_id", e))?.index)
+        }
+        Type::AtTrimHorizon => ShardFilter::AtTrimHorizon,
+        Type::FromTrimHorizon => ShardFilter::FromTrimHorizon,
+        Type::AtLatest => ShardFilter::AtLatest,
+        Type::AtTimestamp => ShardFilter::AtTimestamp(ms),
+        Type::FromTimestamp => ShardFilter::FromTimestamp(ms),
+    })
+}
+
+/// What a new stream sets differently. Its greatest record may be named in two places, for the sake of old clients.
+pub fn limits_of_new(message: &v1::CreateStreamRequest) -> Result<LimitOverrides, ApiError> {
+    let limits = message.limits.as_ref().map(limit_overrides).unwrap_or_default();
+    let alone = Some(u64::from(message.max_record_bytes)).filter(|bytes| *bytes > 0);
+    match (alone, limits.record_bytes_max) {
+        (Some(alone), Some(other)) if alone != other => {
+            let why = format!("is {alone}, but limits.max_record_bytes is {other}: one of them is enough");
+            Err(ApiError::invalid("max_record_bytes", why))
+        }
+        (alone, other) => Ok(LimitOverrides { record_bytes_max: alone.or(other), ..limits }),
+    }
+}
+
+/// Whether a stream scales by load: not if both bounds are 0.
+pub fn autoscale(it: &v1::Autoscale) -> Option<Bounds> {
+    let bounds = Bounds { min: it.min_shards, max: it.max_shards };
+    (bounds != Bounds { min: 0, max: 0 }).then_some(bounds)
+}
+
+/// How shards are to share the keys.
+pub fn shares(scaling: v1::ScalingType) -> Shares {
+    match scaling {
+        v1::ScalingType::Unspecified | v1::ScalingType::EqualShares => Shares::Equal,
+        v1::ScalingType::Halves => Shares::Halves,
+    }
+}
+
 /// What another node answered of one record; `sent` is where it was sent: that node may know of a split or merge that
 /// this one has not heard of, or the other way round.
 pub fn verdict_from_wire(sent: ShardId, it: v1::PutRecordsResultEntry) -> Verdict {
@@ -140,6 +197,7 @@ pub fn verdict_from_wire(sent: ShardId, it: v1::PutRecordsResultEntry) -> Verdic
                 leader_address: it.leader_address,
                 outcome: it.outcome,
                 limit: it.limit,
+                limit_used_percent: it.limit_used_percent,
                 ..v1::ErrorDetail::default()
             };
             Err(of_detail(detail, it.error_message))
@@ -175,6 +233,7 @@ pub fn verdict(it: Verdict) -> v1::PutRecordsResultEntry {
             error_code: why.detail.reason,
             error_message: why.message,
             limit: why.detail.limit,
+            limit_used_percent: why.detail.limit_used_percent,
             retry_after_ms: why.detail.retry_after_ms,
             leader_address: why.detail.leader_address,
             ..v1::PutRecordsResultEntry::default()
@@ -219,7 +278,8 @@ fn parents<'a>(routes: &'a StreamRoutes, shard: &'a StreamShard) -> impl Iterato
     shard.parents.iter().flatten().map(|index| routes.stream.shard_id(*index).name())
 }
 
-fn hash_range(range: HashRange) -> v1::HashKeyRange {
+/// Both ends are in it.
+pub fn hash_range(range: HashRange) -> v1::HashKeyRange {
     v1::HashKeyRange { starting_hash_key: range.start().to_string(), ending_hash_key: range.end().to_string() }
 }
 
@@ -257,9 +317,9 @@ pub fn shard(
 }
 
 /// A stream and its settings.
-pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
+pub fn stream(routes: &StreamRoutes, now_ms: u64) -> v1::StreamDescription {
     let it = &routes.stream;
-    let count = |n: usize| u32::try_from(n).expect("a stream has at most 10,000 shards at once");
+    let count = |n: usize| u32::try_from(n).expect("a stream has at most 2^32 shards, and steps");
     v1::StreamDescription {
         stream_name: it.name.as_str().to_string(),
         status: match it.status {
@@ -271,8 +331,12 @@ pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
         created_ms: it.created_ms,
         retention_ms: it.retention_ms,
         open_shard_count: count(it.shards.values().filter(|shard| shard.is_open()).count()),
-        shard_count: count(it.shards.len()),
+        shard_count: count(it.listed(ShardFilter::All, now_ms).count()),
         max_record_bytes: u32::try_from(routes.limits.record_bytes_max).unwrap_or(u32::MAX),
+        target_shard_count: routes.scaling.map_or(0, |it| it.target),
+        scaling_steps: routes.scaling.map_or(0, |it| count(it.planned)),
+        scaling_steps_left: routes.scaling.map_or(0, |it| count(it.left)),
+        autoscale: routes.autoscale.map(|it| v1::Autoscale { min_shards: it.min, max_shards: it.max }),
         limits: Some(v1::StreamLimits {
             write_bytes_per_s: routes.limits.write_bytes_per_s,
             write_records_per_s: routes.limits.write_records_per_s,

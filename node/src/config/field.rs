@@ -92,6 +92,7 @@ pub const FIELDS: &[Field] = &[
     Field { name: "retention_ceiling_hours", default: Some("168"), allowed: "hours from 24 to 8760" },
     Field { name: "index", default: Some("rocksdb"), allowed: "rocksdb or memory" },
     Field { name: "throttle", default: Some("on"), allowed: "on or off" },
+    Field { name: "shard_count_limit", default: Some("on"), allowed: "on or off" },
     Field {
         name: "log_level",
         default: Some("info,openraft=warn"),

@@ -89,12 +89,16 @@ pub struct NodeConfig {
     pub retention_floor_ms: u64,
     /// How often records past their retention are trimmed. No setting: a minute, but for tests.
     pub trim_every_ms: u64,
+    /// How long after its last record's retention a closed shard is forgotten. No setting: an hour, but for tests.
+    pub forget_grace_ms: u64,
     /// The longest retention a stream may have.
     pub retention_ceiling_hours: u64,
     /// What the record index is kept in.
     pub index: IndexKind,
     /// Whether shards' rates are enforced.
     pub throttle: bool,
+    /// Whether a stream's number of shards may be set ten times a day only.
+    pub shard_count_limit: bool,
     /// Directives for the process's log.
     pub log_level: String,
     /// For a request that brings no deadline of its own, and the most for one that does.
@@ -210,6 +214,7 @@ impl Check {
         let retention_ceiling_hours = self.whole("retention_ceiling_hours", 24, 8_760);
         let index = self.need("index", field::index_kind);
         let throttle = self.need("throttle", field::switch);
+        let shard_count_limit = self.need("shard_count_limit", field::switch);
         let log_level = self.need("log_level", field::log_level);
         let request_deadline_ms = self.whole("request_deadline_ms", 100, 600_000);
         let max_concurrent_requests = self.whole("max_concurrent_requests", 1, 1_000_000);
@@ -253,9 +258,12 @@ impl Check {
             default_retention_hours: default_retention_hours?,
             retention_floor_ms: RETENTION_MS_MIN,
             trim_every_ms: 60_000,
+            // Far above an iterator's five minutes, and any clock's error.
+            forget_grace_ms: 3_600_000,
             retention_ceiling_hours: retention_ceiling_hours?,
             index: index?,
             throttle: throttle?,
+            shard_count_limit: shard_count_limit?,
             log_level: log_level?,
             request_deadline_ms: request_deadline_ms?,
             max_concurrent_requests: usize::try_from(max_concurrent_requests?).expect("bounded above"),

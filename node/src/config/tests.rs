@@ -30,7 +30,7 @@ fn the_least_configuration_gets_the_defaults() {
     assert_eq!((config.election_timeout_min_ms, config.election_timeout_max_ms), (750, 1200));
     assert_eq!(config.segment_bytes, 64 << 20);
     assert_eq!((config.default_retention_hours, config.retention_ceiling_hours), (24, 168));
-    assert_eq!((config.index, config.throttle), (IndexKind::RocksDb, true));
+    assert_eq!((config.index, config.throttle, config.shard_count_limit), (IndexKind::RocksDb, true, true));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! A new leader of the catalog therefore needs to know nothing but the catalog.
 
 mod controller;
+mod forget;
 mod identity;
 mod membership;
 mod remote;
@@ -12,6 +13,7 @@ mod replicas;
 mod streams;
 
 pub use controller::{Controller, NewCluster};
+pub use forget::Forgetting;
 pub use identity::LocalNode;
 pub use membership::{Membership, Seed};
 pub(crate) use remote::on_propose;

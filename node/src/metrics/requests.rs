@@ -15,9 +15,14 @@ use super::{Registry, names};
 pub const METHODS: &[&str] = &[
     "CreateStream",
     "DeleteStream",
+    "UpdateStream",
+    "SplitShard",
+    "MergeShards",
+    "UpdateShardCount",
     "DescribeStream",
     "ListStreams",
     "ListShards",
+    "DescribeShardLoads",
     "PutRecord",
     "PutRecords",
     "GetShardIterator",
@@ -26,6 +31,7 @@ pub const METHODS: &[&str] = &[
     "ClusterStatus",
     "NodeStatus",
     "TransferLeader",
+    "ReplaceNode",
     "other",
 ];
 
@@ -54,7 +60,7 @@ pub const CODES: &[&str] = &[
 pub struct RequestTable {
     registry: Registry,
     seconds: BTreeMap<&'static str, Histogram>,
-    /// Registered when first seen: most of the 200 pairs never are.
+    /// Registered when first seen: most of the 300 pairs never are.
     answered: RwLock<BTreeMap<(&'static str, &'static str), Counter>>,
     /// Refused because too many were being served.
     pub shed: Counter,

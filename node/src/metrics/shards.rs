@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 
-use braid_stream::ids::{NodeId, ShardId, StreamId};
+use braid_stream::ids::{NodeId, ShardId};
 
 use super::heading;
 
@@ -127,9 +127,9 @@ impl ShardTable {
         entry.series.clone()
     }
 
-    /// Forgets the shards of every stream that is not `alive`.
-    pub fn retain(&self, alive: impl Fn(StreamId) -> bool) {
-        self.0.write().expect("no one panics while counting").retain(|shard, _| alive(shard.stream));
+    /// Forgets every shard that is not `alive`.
+    pub fn retain(&self, alive: impl Fn(ShardId) -> bool) {
+        self.0.write().expect("no one panics while counting").retain(|shard, _| alive(*shard));
     }
 
     /// Adds the lines of every shard with traffic to `page`.
@@ -159,6 +159,7 @@ impl ShardTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use braid_stream::ids::StreamId;
 
     fn shard(stream: u32, index: u32) -> ShardId {
         ShardId { stream: StreamId(stream), index }
@@ -189,7 +190,7 @@ mod tests {
         let held = table.get(shard(1, 0), "orders");
         table.get(shard(2, 0), "clicks").throttled_read();
         held.outgoing(1, 5, 70);
-        table.retain(|stream| stream != StreamId(1));
+        table.retain(|shard| shard.stream != StreamId(1));
         held.outgoing(1, 5, 70);
         let text = page(&table);
         assert!(!text.contains("orders"), "{text}");

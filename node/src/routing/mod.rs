@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
-use braid_stream::catalog::{Stream, StreamShard, StreamStatus};
+use braid_stream::autoscale::Bounds;
+use braid_stream::catalog::{Progress, Stream, StreamShard, StreamStatus};
 use braid_stream::ids::{GroupId, NodeId, ShardId};
 use braid_stream::limits::Limits;
 use braid_stream::name::StreamName;
@@ -54,6 +55,10 @@ pub struct StreamRoutes {
     pub map: ShardMap,
     /// Its limits, defaults filled in.
     pub limits: Limits,
+    /// How far it is on its way to a number of shards, if it is on one.
+    pub scaling: Option<Progress>,
+    /// The bounds within which it scales by load, if it does.
+    pub autoscale: Option<Bounds>,
 }
 
 impl StreamRoutes {
@@ -161,11 +166,12 @@ impl Router {
             }
         }
         // Cloned under the catalog's lock, sorted outside of it.
-        let found = catalog.state(|c| c.stream(name).map(|stream| (c.revision(), stream.clone())));
-        let (revision, stream) = found.ok_or_else(|| RouteError::NoStream(name.clone()))?;
+        let found = catalog
+            .state(|c| c.stream(name).map(|it| (c.revision(), it.clone(), c.scaling(it.id), c.autoscale(it.id))));
+        let (revision, stream, scaling, autoscale) = found.ok_or_else(|| RouteError::NoStream(name.clone()))?;
         let map = stream.shard_map().expect("the catalog's open ranges tile the hash space");
         let limits = stream.limits.resolve();
-        let routes = Arc::new(StreamRoutes { stream, map, limits });
+        let routes = Arc::new(StreamRoutes { stream, map, limits, scaling, autoscale });
         let mut cache = self.cache.lock().expect("no one panics while looking up");
         if cache.revision < revision {
             *cache = RouteCache { revision, streams: BTreeMap::new() };

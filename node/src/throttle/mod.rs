@@ -1,4 +1,4 @@
-//! The rates of the shards this node leads.
+//! The rates of the shards this node leads, and what is asked of them.
 //!
 //! Invariant: buckets belong to a term. A node that gains a group's leadership starts that group's
 //! shards with empty buckets as of that moment, so that a failover never doubles a limit.
@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable};
-use braid_stream::ids::{GroupId, ShardId, StreamId};
+use braid_stream::hash::{HashKey, HashRange};
+use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::limits::Limits;
+use braid_stream::load::ShardLoad;
+use braid_stream::record::Record;
 use braid_stream::throttle::{ShardThrottle, Throttled};
 
 use crate::metrics::NodeMetrics;
@@ -35,13 +38,14 @@ pub struct ThrottleTable {
 struct GroupGates {
     term: u64,
     since: Duration,
-    /// About 300 bytes each; an entry goes with the term, or with its stream.
+    /// About 1,600 bytes each, and up to 4 KiB for the keys of a busy one; an entry goes with the term, or with its shard.
     shards: BTreeMap<ShardId, Gate>,
 }
 
 struct Gate {
     limits: Limits,
     throttle: ShardThrottle,
+    load: ShardLoad,
     series: Arc<ShardSeries>,
 }
 
@@ -49,6 +53,8 @@ struct Gate {
 pub struct ShardFacts<'a> {
     /// The shard.
     pub shard: ShardId,
+    /// Its hash keys.
+    pub range: HashRange,
     /// Its limits now.
     pub limits: Limits,
     /// Its stream's name, for the metrics.
@@ -64,13 +70,22 @@ impl ThrottleTable {
         ThrottleTable { enforced, started: Instant::now(), groups: Mutex::default(), metrics }
     }
 
-    /// Whether a record of `bytes` (data and key) may be appended.
-    pub fn admit_write(&self, group: &GroupHandle, facts: &ShardFacts<'_>, bytes: u64) -> Result<(), Throttled> {
+    /// Whether a record with this hash key may be appended.
+    pub fn admit_write(
+        &self,
+        group: &GroupHandle,
+        facts: &ShardFacts<'_>,
+        hash: HashKey,
+        record: &Record,
+    ) -> Result<(), Throttled> {
+        let bytes = record.size();
         self.with(group.id(), group.term(), facts, |gate, now| {
-            if !self.enforced {
-                return Ok(());
-            }
-            gate.throttle.write(now, bytes).inspect_err(|_| gate.series.throttled_records(1))
+            let verdict = match self.enforced {
+                true => gate.throttle.write(now, bytes).inspect_err(|_| gate.series.throttled_records(1)),
+                false => Ok(()),
+            };
+            gate.load.write(now, &facts.limits, hash, record.partition_key.as_str(), bytes, verdict.is_ok());
+            verdict
         })
     }
 
@@ -80,7 +95,10 @@ impl ThrottleTable {
             if !self.enforced {
                 return Ok(());
             }
-            gate.throttle.read(now).inspect_err(|_| gate.series.throttled_read())
+            gate.throttle.read(now).inspect_err(|_| {
+                gate.series.throttled_read();
+                gate.load.read_refused(now);
+            })
         })
     }
 
@@ -94,8 +112,21 @@ impl ThrottleTable {
     pub fn read_done(&self, group: &GroupHandle, shard: ShardId, records: u64, bytes: u64, behind_ms: u64) {
         self.known(group.id(), shard, |gate, now| {
             gate.throttle.read_done(now, bytes);
+            gate.load.read(now, records, bytes, behind_ms);
             gate.series.outgoing(records, bytes, behind_ms);
         });
+    }
+
+    /// What `look` makes of the shard's load; `None` if nothing was asked of it under this node's leadership.
+    pub fn look_at<R>(
+        &self,
+        group: GroupId,
+        shard: ShardId,
+        look: impl FnOnce(&mut ShardLoad, Duration) -> R,
+    ) -> Option<R> {
+        let mut found = None;
+        self.known(group, shard, |gate, now| found = Some(look(&mut gate.load, now)));
+        found
     }
 
     /// Notices leaderships as they are gained, so that an idle group's buckets fill from then on
@@ -138,6 +169,7 @@ impl ThrottleTable {
                 true => ShardThrottle::unwritten(&facts.limits, now, since),
                 false => ShardThrottle::empty(&facts.limits, since),
             },
+            load: ShardLoad::new(facts.range, now),
             series: self.metrics.shards.get(facts.shard, facts.stream),
         });
         if gate.limits != facts.limits {
@@ -176,11 +208,11 @@ impl ThrottleTable {
         gates
     }
 
-    /// Forgets the shards of every stream that is not `alive`, their counts included.
-    pub fn retain(&self, alive: impl Fn(StreamId) -> bool) {
+    /// Forgets every shard that is not `alive`, its counts included.
+    pub fn retain(&self, alive: impl Fn(ShardId) -> bool) {
         let groups: Vec<_> = self.groups.lock().expect("no one panics while counting").values().cloned().collect();
         for gates in groups {
-            gates.lock().expect("no one panics while counting").shards.retain(|shard, _| alive(shard.stream));
+            gates.lock().expect("no one panics while counting").shards.retain(|shard, _| alive(*shard));
         }
         self.metrics.shards.retain(alive);
     }
@@ -189,14 +221,14 @@ impl ThrottleTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use braid_stream::ids::NodeId;
+    use braid_stream::ids::{NodeId, StreamId};
     use braid_stream::throttle::Limit;
 
     const GROUP: GroupId = GroupId(1);
 
     fn facts(untouched: bool, limits: Limits) -> ShardFacts<'static> {
         let shard = ShardId { stream: StreamId(1), index: 0 };
-        ShardFacts { shard, limits, stream: "orders", untouched }
+        ShardFacts { shard, range: HashRange::FULL, limits, stream: "orders", untouched }
     }
 
     fn table() -> ThrottleTable {
@@ -224,6 +256,61 @@ mod tests {
         drop(table.gates(GROUP, 7));
         time::sleep(Duration::from_millis(250)).await;
         assert_eq!(admitted(&table, 7, &facts(false, Limits::DEFAULT)), 250);
+    }
+
+    /// What one kind of load gets through in 60 s, asking for three times what is allowed. `change`: half-way, another
+    /// leader takes over, and none leads for half a second.
+    async fn admitted_in_a_minute(kind: Limit, limits: Limits, change: bool) -> u64 {
+        const SIZE: u64 = 4 << 10;
+        let per_ms = match kind {
+            Limit::BytesIn => 3 * limits.write_bytes_per_s / SIZE / 1_000 + 1,
+            Limit::RecordsIn => 3 * limits.write_records_per_s / 1_000,
+            Limit::BytesOut | Limit::CallsOut => 1,
+        };
+        let table = table();
+        let (mut term, mut total) = (1, 0);
+        drop(table.gates(GROUP, term));
+        for ms in 0..60_000 {
+            if change && ms == 30_000 {
+                term = 2;
+            }
+            if !(change && (30_000..30_500).contains(&ms)) {
+                for _ in 0..per_ms {
+                    // A new leader finds records there.
+                    total += table.with(GROUP, term, &facts(total == 0, limits), |gate, now| match kind {
+                        Limit::BytesIn => gate.throttle.write(now, SIZE).map_or(0, |()| SIZE),
+                        Limit::RecordsIn => gate.throttle.write(now, 10).map_or(0, |()| 1),
+                        Limit::BytesOut => gate.throttle.read(now).map_or(0, |()| {
+                            gate.throttle.read_done(now, 16 * SIZE);
+                            16 * SIZE
+                        }),
+                        Limit::CallsOut => gate.throttle.read(now).map_or(0, |()| 1),
+                    });
+                }
+            }
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        total
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_minute_of_overload_gets_the_limit_within_two_percent_whoever_leads() {
+        let many_calls = Limits { read_calls_per_s: 10_000, ..Limits::DEFAULT };
+        let own = Limits { write_bytes_per_s: 3 << 20, write_records_per_s: 2_500, ..Limits::DEFAULT };
+        for (kind, limits, per_s) in [
+            (Limit::BytesIn, Limits::DEFAULT, 1 << 20),
+            (Limit::RecordsIn, Limits::DEFAULT, 1_000),
+            (Limit::BytesOut, many_calls, 2 << 20),
+            (Limit::CallsOut, Limits::DEFAULT, 5),
+            (Limit::BytesIn, own, 3 << 20),
+            (Limit::RecordsIn, own, 2_500),
+        ] {
+            for change in [false, true] {
+                let admitted = admitted_in_a_minute(kind, limits, change).await;
+                let percent = admitted as f64 * 100.0 / (60 * per_s) as f64;
+                assert!((98.0..=102.0).contains(&percent), "{kind:?}, change {change}: {percent:.2}% of the limit");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

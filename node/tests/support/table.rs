@@ -21,6 +21,10 @@ pub enum Ask {
     Get(v1::GetRecordsRequest),
     Subscribe(v1::SubscribeToShardRequest),
     Transfer(v1::TransferLeaderRequest),
+    Update(v1::UpdateStreamRequest),
+    Split(v1::SplitShardRequest),
+    Merge(v1::MergeShardsRequest),
+    Scale(v1::UpdateShardCountRequest),
 }
 
 impl Ask {
@@ -41,6 +45,10 @@ impl Ask {
             Ask::Get(it) => client.get_records(it).await.map(drop),
             Ask::Subscribe(it) => client.subscribe_to_shard(it).await?.into_inner().message().await.map(drop),
             Ask::Transfer(it) => client.transfer_leader(it).await.map(drop),
+            Ask::Update(it) => client.update_stream(it).await.map(drop),
+            Ask::Split(it) => client.split_shard(it).await.map(drop),
+            Ask::Merge(it) => client.merge_shards(it).await.map(drop),
+            Ask::Scale(it) => client.update_shard_count(it).await.map(drop),
         }
     }
 }

@@ -286,7 +286,7 @@ impl NodeClient {
                     stream_name: stream.to_string(),
                     shard_count: shards,
                     retention_ms,
-                    max_record_bytes: 0,
+                    ..Default::default()
                 };
                 let create = |mut node: Node, request| async move { node.create_stream(request).await };
                 self.ask(node, request, create).await.map(|_| AdminDone::Accepted)

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  split, merge   children named and placed ─▶ parents sealed ─▶ children open ─▶ commit
+//!  shard count    the first splits and merges that can be done at once; after their commits the next (`scaling.rs`)
 //!  settings       decided ─▶ every group told ─▶ commit
 //! ```
 //!
@@ -57,13 +58,14 @@ impl Catalog {
         self.changes.get(&stream)
     }
 
-    /// The groups that hold the stream's shards, or may hold some that are not committed yet: all that have to drop
+    /// The groups that hold the stream's shards, or may hold some that are not committed yet or forgotten here: all that have to drop
     /// it in the end.
     pub fn groups_of(&self, stream: &Stream) -> BTreeSet<GroupId> {
         let mut groups = stream.groups();
         if let Some(Change::Reshard(steps)) = self.change(stream.id) {
             groups.extend(steps.iter().flat_map(|step| step.children.values()).map(|child| child.group));
         }
+        groups.extend(self.forgetting.get(&stream.id).into_iter().flat_map(|shards| shards.values()));
         groups
     }
 
@@ -77,15 +79,21 @@ impl Catalog {
     }
 
     pub(super) fn begin_reshard(&mut self, command: &BeginReshard) -> Result<CatalogReply, StreamError> {
-        let id = command.stream;
-        let now_ms = self.last_time_ms.max(command.at_ms.min(TIME_MS_MAX));
+        let stream = self.stream_mut(command.stream)?;
+        if stream.status != StreamStatus::Active {
+            return Err(StreamError::Status { stream: stream.id, status: stream.status });
+        }
+        self.begin(command.stream, &command.shapes, command.at_ms)?;
+        Ok(CatalogReply::StreamUpdating { stream: command.stream })
+    }
+
+    /// Names and places the children of a stream of which nothing else is being changed.
+    pub(super) fn begin(&mut self, id: StreamId, shapes: &[Reshape], at_ms: u64) -> Result<(), StreamError> {
+        let now_ms = self.last_time_ms.max(at_ms.min(TIME_MS_MAX));
         let load = self.load();
         let stream = self.stream_mut(id)?;
-        if stream.status != StreamStatus::Active {
-            return Err(StreamError::Status { stream: id, status: stream.status });
-        }
         let mut planned = Plan { stream, taken: BTreeSet::new(), steps: Vec::new() };
-        for shape in &command.shapes {
+        for shape in shapes {
             planned.add(shape)?;
         }
         let steps = planned.place(now_ms / 1000, &load)?;
@@ -93,7 +101,7 @@ impl Catalog {
         stream.status = StreamStatus::Updating;
         self.last_time_ms = now_ms;
         self.changes.insert(id, Change::Reshard(steps));
-        Ok(CatalogReply::StreamUpdating { stream: id })
+        Ok(())
     }
 
     /// The parents' seals close a step. Repeating a commit is accepted.
@@ -129,12 +137,16 @@ impl Catalog {
             children.values_mut().zip(ranges).for_each(|(child, range)| child.range = range);
         }
         stream.shards.extend(children);
-        if left == 0 {
-            if stream.status == StreamStatus::Updating {
-                stream.status = StreamStatus::Active;
-            }
-            self.changes.remove(&id);
+        if left > 0 {
+            return Ok(CatalogReply::ReshardCommitted { stream: id, left });
         }
+        self.changes.remove(&id);
+        if stream.status == StreamStatus::Updating {
+            stream.status = StreamStatus::Active;
+            let at_ms = command.sealed.iter().map(|it| it.at_ms).max().unwrap_or(0);
+            self.scale_on(id, at_ms);
+        }
+        let left = self.scaling(id).map_or(0, |it| it.left);
         Ok(CatalogReply::ReshardCommitted { stream: id, left })
     }
 

@@ -12,7 +12,7 @@ use super::change::{Change, Step};
 use super::stream::{Stream, StreamShard, StreamStatus};
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, NodeId, ShardId, StreamId, Zone};
-use crate::limits::TIME_MS_MAX;
+use crate::limits::{SHARD_COUNT_CALLS, TIME_MS_MAX};
 use crate::name::StreamName;
 use crate::sequence::SECOND_MAX;
 use crate::shard::ShardState;
@@ -90,6 +90,14 @@ pub enum Violation {
     ChangeMismatch {
         stream: StreamId,
     },
+    /// A stream is on its way to a number of shards, and no step is under way; or calls or bounds are kept of none.
+    ScalingMismatch {
+        stream: StreamId,
+    },
+    /// A shard is forgotten and there, or its stream or group is not.
+    ForgettingMismatch {
+        stream: StreamId,
+    },
     /// A step's children do not take the place of its parents.
     WrongStep {
         stream: StreamId,
@@ -118,6 +126,8 @@ impl Catalog {
             check_lineage(stream, &mut found);
         }
         self.check_changes(&mut found);
+        self.check_scalings(&mut found);
+        self.check_forgetting(&mut found);
         found
     }
 
@@ -210,6 +220,39 @@ impl Catalog {
                     found.extend(broken.map(|it| Violation::WrongStep { stream: id, parents: it.parents.clone() }));
                 }
                 _ => found.push(Violation::ChangeMismatch { stream: id }),
+            }
+        }
+    }
+
+    fn check_scalings(&self, found: &mut Vec<Violation>) {
+        for &id in self.scalings.keys() {
+            let updating = self.streams.get(&id).is_some_and(|stream| stream.status == StreamStatus::Updating);
+            if !updating || !matches!(self.changes.get(&id), Some(Change::Reshard(_))) {
+                found.push(Violation::ScalingMismatch { stream: id });
+            }
+        }
+        for (&id, bounds) in &self.autoscale {
+            if !self.streams.contains_key(&id) || bounds.check().is_err() {
+                found.push(Violation::ScalingMismatch { stream: id });
+            }
+        }
+        for (&id, calls) in &self.shard_count_calls {
+            let known = self.streams.contains_key(&id);
+            if !known || calls.len() > SHARD_COUNT_CALLS || calls.iter().any(|at_ms| *at_ms > self.last_time_ms) {
+                found.push(Violation::ScalingMismatch { stream: id });
+            }
+        }
+    }
+
+    fn check_forgetting(&self, found: &mut Vec<Violation>) {
+        for (&id, shards) in &self.forgetting {
+            let gone = |stream: &Stream| {
+                shards.iter().all(|(index, group)| {
+                    stream.has_forgotten(stream.shard_id(*index)) && self.groups.contains_key(group)
+                })
+            };
+            if shards.is_empty() || !self.streams.get(&id).is_some_and(gone) {
+                found.push(Violation::ForgettingMismatch { stream: id });
             }
         }
     }
@@ -308,6 +351,12 @@ impl fmt::Display for Violation {
             }
             Violation::ChangeMismatch { stream } => {
                 write!(f, "stream {stream}'s status does not fit what is being changed about it")
+            }
+            Violation::ScalingMismatch { stream } => {
+                write!(f, "stream {stream} is on its way to a number of shards without a step, or has odd calls")
+            }
+            Violation::ForgettingMismatch { stream } => {
+                write!(f, "stream {stream} has shards that are forgotten, or none, or they were in no group")
             }
             Violation::WrongStep { stream, parents } => {
                 write!(f, "stream {stream}'s shards {parents:?} would not be replaced by what is planned")

@@ -7,12 +7,15 @@
 use std::fmt;
 
 use super::stream::StreamStatus;
+use crate::autoscale::BoundsError;
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, ShardId, StreamId, Zone};
 use crate::limits::{
-    ADDRESS_CHARS_MAX, GROUPS_MAX, LimitError, NODES_MAX, RETENTION_MS_CEILING, SHARDS_PER_STREAM_MAX, STREAMS_MAX,
+    ADDRESS_CHARS_MAX, GROUPS_MAX, LimitError, NODES_MAX, RETENTION_MS_CEILING, SHARD_COUNT_CALLS,
+    SHARDS_PER_STREAM_MAX, STREAMS_MAX,
 };
 use crate::name::StreamName;
+use crate::scale::ScaleError;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogError {
@@ -219,6 +222,20 @@ pub enum StreamError {
     NoGroups,
     TooMany,
     Reshard(ReshardError),
+    ShardCount(ShardCountError),
+    Forget(ForgetError),
+}
+
+impl From<ForgetError> for StreamError {
+    fn from(error: ForgetError) -> StreamError {
+        StreamError::Forget(error)
+    }
+}
+
+impl From<ShardCountError> for StreamError {
+    fn from(error: ShardCountError) -> StreamError {
+        StreamError::ShardCount(error)
+    }
 }
 
 impl From<ReshardError> for StreamError {
@@ -251,6 +268,8 @@ impl fmt::Display for StreamError {
             StreamError::NoGroups => write!(f, "the cluster has no data groups yet"),
             StreamError::TooMany => write!(f, "the cluster has its most streams: {STREAMS_MAX}"),
             StreamError::Reshard(error) => error.fmt(f),
+            StreamError::ShardCount(error) => error.fmt(f),
+            StreamError::Forget(error) => error.fmt(f),
         }
     }
 }
@@ -318,3 +337,74 @@ impl fmt::Display for ReshardError {
 }
 
 impl std::error::Error for ReshardError {}
+
+/// Why a stream is not given so many shards.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ShardCountError {
+    Plan(ScaleError),
+    /// More than twice as many as there are, or less than half.
+    Factor {
+        open: u32,
+        shards: u32,
+    },
+    /// The day's calls are used up.
+    Calls {
+        /// When the oldest of them is a day old.
+        retry_after_ms: u64,
+    },
+    Bounds(BoundsError),
+}
+
+impl fmt::Display for ShardCountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ShardCountError::Plan(error) => error.fmt(f),
+            ShardCountError::Bounds(error) => error.fmt(f),
+            ShardCountError::Factor { open, shards } => write!(
+                f,
+                "{shards} shards: from {open} open shards, {} to {} can be reached at once",
+                open.div_ceil(2),
+                open.saturating_mul(2).min(SHARDS_PER_STREAM_MAX)
+            ),
+            ShardCountError::Calls { retry_after_ms } => write!(
+                f,
+                "the stream's number of shards was set {SHARD_COUNT_CALLS} times within 24 hours, which is the most: try \
+                 again in {retry_after_ms} ms"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ShardCountError {}
+
+/// Why shards are not forgotten.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ForgetError {
+    NoSuchShard {
+        shard: ShardId,
+    },
+    /// It is open, or may have records that are not past retention.
+    Kept {
+        shard: ShardId,
+    },
+    ParentKept {
+        shard: ShardId,
+        parent: ShardId,
+    },
+}
+
+impl fmt::Display for ForgetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ForgetError::NoSuchShard { shard } => write!(f, "shard {shard} was never there"),
+            ForgetError::Kept { shard } => {
+                write!(f, "shard {shard} can't be forgotten: it is open, or closed for less than the retention")
+            }
+            ForgetError::ParentKept { shard, parent } => {
+                write!(f, "shard {shard} can't be forgotten before its parent {parent}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ForgetError {}

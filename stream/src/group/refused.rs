@@ -50,6 +50,7 @@ impl std::error::Error for Refused {}
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OpenRefused {
     StreamDropped { shard: ShardId },
+    Forgotten { shard: ShardId },
     Conflict { shard: ShardId },
     Overlaps { shard: ShardId, other: ShardId },
     ParentOpen { shard: ShardId, parent: ShardId },
@@ -62,6 +63,9 @@ impl fmt::Display for OpenRefused {
         match self {
             OpenRefused::StreamDropped { shard } => {
                 write!(f, "shard {shard} belongs to a dropped stream")
+            }
+            OpenRefused::Forgotten { shard } => {
+                write!(f, "shard {shard} was closed, and is forgotten")
             }
             OpenRefused::Conflict { shard } => {
                 write!(f, "shard {shard} exists with another range, creation second or parents")

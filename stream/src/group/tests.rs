@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batch::BatchBuilder;
-use crate::command::{DropStream, SetSettings};
+use crate::command::{DropStream, ForgetShards, SetSettings};
 use crate::iterator::{IteratorKind, Position};
 use crate::limits::Limits;
 use crate::name::PartitionKey;
@@ -77,6 +77,9 @@ fn commands() -> impl Strategy<Value = GroupCommand> {
         ),
         1 => (times(), 0..2u32).prop_map(|(at_ms, stream)| {
             GroupCommand::DropStream(DropStream { at_ms, stream: StreamId(stream) })
+        }),
+        1 => (times(), vec(ids(), 0..4)).prop_map(|(at_ms, shards)| {
+            GroupCommand::ForgetShards(ForgetShards { at_ms, shards })
         }),
         2 => (0..2u32, 0..9u64, 0..9u64).prop_map(|(stream, revision, retention_ms)| {
             let limits = Limits { write_records_per_s: retention_ms + 1, ..Limits::DEFAULT };
@@ -302,14 +305,47 @@ fn an_entry_out_of_order_is_our_bug() {
 fn golden_checkpoint() {
     let bytes = sample().encode();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, format!("02{}00", &GOLDEN_1[2..]), "a format is for ever: take a new version");
+    assert_eq!(hex, format!("03{}0000", &GOLDEN_1[2..]), "a format is for ever: take a new version");
 }
 
 #[test]
-fn a_checkpoint_of_version_1_is_read() {
+fn checkpoints_of_older_versions_are_read() {
     let byte = |at: usize| u8::from_str_radix(&GOLDEN_1[at..at + 2], 16).unwrap();
     let bytes: Vec<u8> = (0..GOLDEN_1.len()).step_by(2).map(byte).collect();
     assert_eq!(Group::decode(&bytes).unwrap(), sample());
+    let version_2 = [&[2], &bytes[1..], &[0]].concat();
+    assert_eq!(Group::decode(&version_2).unwrap(), sample());
+}
+
+#[test]
+fn a_forgotten_shard_is_gone_and_does_not_come_back() {
+    let mut group = sample();
+    let mut index = group.applied().unwrap();
+    let mut apply = |group: &mut Group, command| {
+        index += 1;
+        let applied = group.apply(index, &command);
+        assert_eq!(group.check(), vec![]);
+        applied
+    };
+    let (closed, open): (Vec<Shard>, Vec<Shard>) = group.shards().cloned().partition(|shard| !shard.is_open());
+    let (closed, open) = (closed[0].clone(), open[0].clone());
+    let forget = |at_ms, ids: &[ShardId]| GroupCommand::ForgetShards(ForgetShards { at_ms, shards: ids.to_vec() });
+    let both = [closed.id, open.id];
+    assert_eq!(apply(&mut group, forget(0, &both)), Applied::Dropped(vec![closed.id]), "an open one stays");
+    assert_eq!(apply(&mut group, forget(0, &both)), Applied::Dropped(vec![]), "repeated");
+    assert!(group.shard(closed.id).is_none() && group.shard(open.id).is_some());
+
+    // An OpenShards that comes late.
+    let (id, range, created_s, parents) = (closed.id, closed.range, closed.created_s, closed.parents);
+    let spec = ShardSpec { id, range, created_s, parents, retention_ms: 1, limits: Limits::DEFAULT };
+    let late = GroupCommand::OpenShards(OpenShards { at_ms: 0, shards: vec![spec] });
+    assert_eq!(apply(&mut group, late.clone()), Applied::Opened(Err(OpenRefused::Forgotten { shard: id })));
+    let now_ms = group.last_time_ms();
+    let trim = |at_ms| GroupCommand::Trim(Trim { at_ms, through: None, shards: vec![] });
+    apply(&mut group, trim(now_ms + DROPPED_MS - 1));
+    assert!(group.forgotten.contains_key(&id));
+    apply(&mut group, trim(now_ms + DROPPED_MS));
+    assert!(group.forgotten.is_empty(), "nothing is remembered for ever");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn what_is_unknown_is_refused_by_name() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic(tag in 0..9u8, body in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn arbitrary_bytes_never_panic(tag in 0..10u8, body in prop::collection::vec(any::<u8>(), 0..80)) {
         let payload = Bytes::from([&[1, tag], &body[..]].concat());
         if let Ok(command) = GroupCommand::decode(payload) {
             let again = GroupCommand::decode(command.encode());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use braid_stream::scale::{ScaleError, Step, outcome, plan};
+use braid_stream::scale::{ScaleError, Shares, Step, outcome, plan, plan_with, ready};
 use braid_stream::{HashKey, HashRange};
 use proptest::prelude::*;
 
@@ -107,4 +107,59 @@ proptest! {
         let (before, after) = (starts(&open), starts(&target));
         prop_assert_eq!(steps.len(), before.symmetric_difference(&after).count());
     }
+}
+
+proptest! {
+    #[test]
+    fn steps_that_are_ready_leave_a_plan(
+        cuts in prop::collection::vec(any::<u128>(), 0..16),
+        shards in 1..64u32,
+        halves in any::<bool>(),
+        most in 1..8usize,
+    ) {
+        let mut open = tiling(&cuts);
+        let shares = if halves { Shares::Halves } else { Shares::Equal };
+        let mut steps = plan_with(shares, &open, shards).unwrap();
+        let planned = steps.len();
+        let mut done = 0;
+        while !steps.is_empty() {
+            let chosen = ready(&open, &steps, most);
+            prop_assert!(chosen.first() == Some(&0) && chosen.len() <= most, "{chosen:?}");
+            // Backwards: at once means in any order.
+            for nth in chosen.iter().rev() {
+                let step = steps.remove(*nth);
+                prop_assert!(step.needs().all(|range| open.contains(&range)), "{step:?}");
+                open = outcome(&open, &[step]);
+                prop_assert!(plan(&open, 1).is_ok(), "not tiled: {open:?}");
+                done += 1;
+            }
+        }
+        prop_assert_eq!((done, open.len()), (planned, shards as usize));
+    }
+}
+
+/// Where room is short, no split takes the place that an earlier one needs.
+#[test]
+fn a_plan_with_little_room_does_not_stick() {
+    // From 9,990 shards to 9,991 shares, every one moves: a split, then a merge, again and again.
+    let mut open = HashRange::split_even(9_990);
+    let mut steps = plan(&open, 9_991).unwrap();
+    steps.truncate(200);
+    while !steps.is_empty() {
+        let chosen = ready(&open, &steps, 32);
+        let splits = chosen.iter().filter(|nth| matches!(steps[**nth], Step::Split { .. })).count();
+        assert!(!chosen.is_empty() && open.len() + splits <= 10_000, "{} open, {splits} splits", open.len());
+        let at_once: Vec<Step> = chosen.iter().map(|nth| steps[*nth]).collect();
+        open = outcome(&open, &at_once);
+        steps.retain(|step| !at_once.contains(step));
+    }
+}
+
+#[test]
+fn what_has_one_key_is_not_split() {
+    let narrow: Vec<HashRange> = tiling(&[1, 2]);
+    let steps = plan_with(Shares::Halves, &narrow, 4).unwrap();
+    assert_eq!(outcome(&narrow, &steps).len(), 4);
+    let one_key = HashRange::new(HashKey(5), HashKey(5)).unwrap();
+    assert_eq!(one_key.middle(), HashKey(5));
 }

@@ -301,6 +301,20 @@ impl Braid for Node {
         Err(Status::unimplemented("not in the fake"))
     }
 
+    async fn update_shard_count(
+        &self,
+        _: Request<v1::UpdateShardCountRequest>,
+    ) -> Result<Response<v1::UpdateShardCountResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn describe_shard_loads(
+        &self,
+        _: Request<v1::DescribeShardLoadsRequest>,
+    ) -> Result<Response<v1::DescribeShardLoadsResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
     async fn merge_shards(
         &self,
         _: Request<v1::MergeShardsRequest>,
