@@ -137,6 +137,8 @@ marks! {
     ClusterInitialised "apply.cluster_initialised" Reachable "the catalog has a cluster";
     NodeRegistered "apply.node_registered" Reachable "the catalog knows a node";
     NodeReplaced "apply.node_replaced" Reachable "a node's replicas are given to another";
+    MoveBegun "apply.move_begun" Reachable "a replica shall be on another node";
+    MoveEnded "apply.move_ended" Reachable "a replica is on another node, and the old one may go";
     GroupCreated "apply.group_created" Reachable "the catalog has another group";
     StreamCreating "apply.stream_creating" Reachable "a stream is named and placed";
     StreamActive "apply.stream_active" Reachable "a stream is active";

@@ -8,10 +8,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Addresses, Settings, StreamMode, TokenKey};
+use crate::catalog::{Addresses, Settings, Standing, StreamMode, TokenKey};
 use crate::hash::HashKey;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
 use crate::limits::LimitOverrides;
+use crate::moves::Move;
 use crate::name::StreamName;
 use crate::scale::Shares;
 use crate::versioned::{self, DecodeError};
@@ -32,6 +33,11 @@ const TAG_COMMIT_RESHARD: u8 = 12;
 const TAG_SETTINGS_TOLD: u8 = 13;
 const TAG_SET_SETTINGS: u8 = 14;
 const TAG_SET_SHARD_COUNT: u8 = 15;
+const TAG_NAME_VOTERS: u8 = 16;
+const TAG_SET_STANDING: u8 = 17;
+const TAG_SET_REBALANCING: u8 = 18;
+const TAG_BEGIN_MOVE: u8 = 19;
+const TAG_END_MOVE: u8 = 20;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -48,6 +54,13 @@ pub enum CatalogCommand {
     CommitReshard(CommitReshard),
     SettingsTold(SettingsTold),
     SetShardCount(SetShardCount),
+    NameVoters(NameVoters),
+    SetStanding(SetStanding),
+    SetRebalancing(SetRebalancing),
+    /// A replica shall be on another node: the group's leader brings its membership there.
+    BeginMove(Move),
+    /// The group's membership is what the catalog says: the node that was left may forget what it has.
+    EndMove(Move),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -182,6 +195,25 @@ pub struct SettingsTold {
     pub revision: u64,
 }
 
+/// Says who votes in the catalog, once: from then on its voters are moved and replaced as other groups' replicas are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NameVoters {
+    pub voters: Vec<NodeId>,
+}
+
+/// Drains a node, ends its draining (`None`), or removes it once nothing is left on it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetStanding {
+    pub node: NodeId,
+    pub standing: Option<Standing>,
+}
+
+/// Begins or ends moving replicas to where fewer are. It ends by itself once that is even.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetRebalancing {
+    pub on: bool,
+}
+
 impl CatalogCommand {
     /// The payload of the command's log entry.
     pub fn encode(&self) -> Bytes {
@@ -199,6 +231,11 @@ impl CatalogCommand {
             CatalogCommand::CommitReshard(it) => versioned::encode(&[VERSION, TAG_COMMIT_RESHARD], it),
             CatalogCommand::SettingsTold(it) => versioned::encode(&[VERSION, TAG_SETTINGS_TOLD], it),
             CatalogCommand::SetShardCount(it) => versioned::encode(&[VERSION, TAG_SET_SHARD_COUNT], it),
+            CatalogCommand::NameVoters(it) => versioned::encode(&[VERSION, TAG_NAME_VOTERS], it),
+            CatalogCommand::SetStanding(it) => versioned::encode(&[VERSION, TAG_SET_STANDING], it),
+            CatalogCommand::SetRebalancing(it) => versioned::encode(&[VERSION, TAG_SET_REBALANCING], it),
+            CatalogCommand::BeginMove(it) => versioned::encode(&[VERSION, TAG_BEGIN_MOVE], it),
+            CatalogCommand::EndMove(it) => versioned::encode(&[VERSION, TAG_END_MOVE], it),
         })
     }
 
@@ -223,6 +260,11 @@ impl CatalogCommand {
             TAG_COMMIT_RESHARD => CatalogCommand::CommitReshard(versioned::decode_body(body)?),
             TAG_SETTINGS_TOLD => CatalogCommand::SettingsTold(versioned::decode_body(body)?),
             TAG_SET_SHARD_COUNT => CatalogCommand::SetShardCount(versioned::decode_body(body)?),
+            TAG_NAME_VOTERS => CatalogCommand::NameVoters(versioned::decode_body(body)?),
+            TAG_SET_STANDING => CatalogCommand::SetStanding(versioned::decode_body(body)?),
+            TAG_SET_REBALANCING => CatalogCommand::SetRebalancing(versioned::decode_body(body)?),
+            TAG_BEGIN_MOVE => CatalogCommand::BeginMove(versioned::decode_body(body)?),
+            TAG_END_MOVE => CatalogCommand::EndMove(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

@@ -484,7 +484,7 @@ fn the_token_key_is_not_in_debug_texts() {
 fn golden_checkpoint() {
     let bytes = sample().encode();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, format!("03{}000000", &GOLDEN_1[2..]), "a format is for ever: take a new version");
+    assert_eq!(hex, format!("04{}{}", &GOLDEN_1[2..], "00".repeat(8)), "a format is for ever: take a new version");
 }
 
 #[test]
@@ -492,8 +492,11 @@ fn checkpoints_of_older_versions_are_read() {
     let byte = |at: usize| u8::from_str_radix(&GOLDEN_1[at..at + 2], 16).unwrap();
     let bytes: Vec<u8> = (0..GOLDEN_1.len()).step_by(2).map(byte).collect();
     assert_eq!(Catalog::decode(&bytes).unwrap(), sample());
-    let version_2 = [&[2], &bytes[1..], &[0]].concat();
-    assert_eq!(Catalog::decode(&version_2).unwrap(), sample());
+    // Each ends earlier than the next.
+    for (version, empty) in [(2, 1), (3, 3)] {
+        let older = [&[version], &bytes[1..], &vec![0; empty]].concat();
+        assert_eq!(Catalog::decode(&older).unwrap(), sample());
+    }
 }
 
 const GOLDEN_1: &str = "\
@@ -529,6 +532,8 @@ fn kind(violation: &Violation) -> usize {
         Violation::ChangeMismatch { .. } => 16,
         Violation::WrongStep { .. } => 17,
         Violation::ScalingMismatch { .. } => 18,
+        Violation::MoveMismatch(_) => 19,
+        Violation::NodeMismatch { .. } => 20,
     }
 }
 
@@ -540,7 +545,7 @@ fn every_rule_can_be_seen_broken() {
     fn shard(catalog: &mut Catalog, index: u32) -> &mut StreamShard {
         stream(catalog).shards.get_mut(&index).unwrap()
     }
-    let corruptions: [fn(&mut Catalog); 23] = [
+    let corruptions: [fn(&mut Catalog); 27] = [
         |c| c.cluster = None,
         |c| {
             c.names.insert(name("ghost"), StreamId(1));
@@ -587,6 +592,14 @@ fn every_rule_can_be_seen_broken() {
         |c| {
             c.shard_count_calls.insert(StreamId(1), vec![u64::MAX]);
         },
+        |c| c.moving = Some(Move { group: GroupId(1), from: NodeId(1), to: NodeId(4) }),
+        |c| {
+            c.standing.insert(NodeId(1), Standing::Removed);
+        },
+        |c| {
+            c.standing.insert(NodeId(9), Standing::Draining);
+        },
+        |c| c.voters = vec![NodeId(9)],
     ];
     let mut seen = BTreeSet::new();
     for (nth, corrupt) in corruptions.iter().enumerate() {
@@ -597,5 +610,5 @@ fn every_rule_can_be_seen_broken() {
         assert!(!found[0].to_string().is_empty());
         seen.insert(kind(&found[0]));
     }
-    assert_eq!(seen, (0..=18).collect());
+    assert_eq!(seen, (0..=20).collect());
 }

@@ -5,6 +5,7 @@ mod batch;
 mod command;
 mod hash;
 mod iterator;
+mod moves;
 mod name;
 mod placement;
 mod record;
