@@ -156,6 +156,9 @@ marks! {
     StrangerVouchedFor "control.stranger_vouched_for" Reachable "another node knows a node that this one has not heard of";
     StreamBeforeActive "control.stream_before_active" Sometimes "every group has a stream's shards, the catalog does not know";
     SettingsBeforeActive "control.settings_before_active" Reachable "every group knows a stream's settings, the catalog does not know";
+    LeaderLeaves "control.leader_leaves" Reachable "a group's leader is to have no replica of it any more";
+    GroupRenamed "control.group_renamed" Reachable "a group that left is called gone, and not removed yet";
+    GroupForgotten "control.group_forgotten" Reachable "nothing of a group that left is here any more";
     ParentsSealed "control.parents_sealed" Reachable "a step's parents are sealed, its children not open";
     ChildrenOpen "control.children_open" Reachable "a step's children are open, the catalog does not know";
     StreamBeforeDropped "control.stream_before_dropped" Sometimes "no group has a stream's shards, the catalog does not know";

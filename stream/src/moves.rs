@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use braid_probe::{Bug, planted};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, NodeId, Zone};
@@ -158,7 +159,9 @@ fn takers<'a>(
     from: NodeId,
 ) -> impl Iterator<Item = NodeId> + 'a {
     let stay = move || replicas.iter().filter(move |node| **node != from);
-    let free = move |place: &Place| stay().all(|node| nodes.get(node).is_none_or(|it| it.zone != place.zone));
+    let free = move |place: &Place| {
+        planted(Bug::TwoInAZone) || stay().all(|node| nodes.get(node).is_none_or(|it| it.zone != place.zone))
+    };
     nodes
         .iter()
         .filter(move |(node, place)| !place.emptied && !replicas.contains(node) && free(place))

@@ -5,6 +5,7 @@
 //! A new leader of the catalog therefore needs to know nothing but the catalog.
 
 mod controller;
+mod forget;
 mod identity;
 mod membership;
 mod remote;
@@ -14,7 +15,7 @@ mod streams;
 pub use controller::{Controller, NewCluster};
 pub use identity::LocalNode;
 pub use membership::{Membership, Seed};
-pub(crate) use remote::on_propose;
+pub(crate) use remote::{on_catalog_index, on_propose};
 
 use braid_stream::catalog::Addresses;
 use braid_stream::catalog_command::{CatalogCommand, PutNode};

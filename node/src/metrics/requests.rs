@@ -31,6 +31,10 @@ pub const METHODS: &[&str] = &[
     "NodeStatus",
     "TransferLeader",
     "ReplaceNode",
+    "DrainNode",
+    "RemoveNode",
+    "Rebalance",
+    "SafeToStop",
     "other",
 ];
 

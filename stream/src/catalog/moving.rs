@@ -110,11 +110,16 @@ impl Catalog {
         moves::plan(&self.places(), &self.placement(), even || self.rebalancing)
     }
 
-    /// As [`Catalog::planned_moves`], if `node` were drained as well.
-    pub fn moves_to_drain(&self, node: NodeId) -> Moves {
+    /// The moves that draining `node` takes, if nothing else is to move; an error if it can't be drained.
+    pub fn moves_to_drain(&self, node: NodeId) -> Result<Vec<Move>, NodeError> {
+        self.present(node)?;
         let mut places = self.places();
         places.entry(node).and_modify(|place| place.emptied = true);
-        moves::plan(&places, &self.placement(), false)
+        let planned = moves::plan(&places, &self.placement(), false);
+        match planned.stuck.filter(|stuck| stuck.from == node) {
+            Some(stuck) => Err(NodeError::NoPlace(stuck)),
+            None => Ok(planned.moves),
+        }
     }
 
     pub(super) fn name_voters(&mut self, command: &NameVoters) -> Result<CatalogReply, NodeError> {
@@ -139,9 +144,7 @@ impl Catalog {
                 self.standing.remove(&node);
             }
             Some(Standing::Draining) => {
-                if let Some(stuck) = self.moves_to_drain(node).stuck.filter(|stuck| stuck.from == node) {
-                    return Err(NodeError::NoPlace(stuck));
-                }
+                self.moves_to_drain(node)?;
                 self.standing.insert(node, Standing::Draining);
             }
             Some(Standing::Removed) => {
