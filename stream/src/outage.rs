@@ -8,6 +8,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use braid_probe::{Bug, planted};
+
 use crate::ids::{GroupId, NodeId};
 
 /// A group as its leader sees it now.
@@ -79,7 +81,8 @@ fn reason_against(view: &GroupView, nodes: &BTreeSet<NodeId>) -> Option<Unsafe> 
     let stay = || view.voters.iter().filter(|voter| !nodes.contains(&voter.node));
     let near = |voter: &&Voter| voter.lag.is_some_and(|lag| lag <= LAG_MAX);
     let ids = |voters: &mut dyn Iterator<Item = &Voter>| voters.map(|voter| voter.node).collect::<Vec<_>>();
-    let left = ids(&mut stay().filter(|voter| voter.live && near(voter)));
+    let counts = |voter: &&Voter| (voter.live && near(voter)) || planted(Bug::SilentCounted);
+    let left = ids(&mut stay().filter(counts));
     let needed = view.voters.len() / 2 + 1;
     if left.len() < needed {
         let silent = ids(&mut stay().filter(|voter| !voter.live));
