@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::connect::Endpoints;
 use crate::exit::Failure;
+use crate::members;
 use crate::moment::duration_text;
 use crate::output::{Format, print_json, print_line, print_table, table};
 use crate::size::bytes_text;
@@ -41,6 +42,16 @@ pub enum Command {
         #[arg(long, value_name = "NODE")]
         to: u64,
     },
+    /// Move replicas to where fewer are, one at a time, until it is even: after nodes have joined
+    ///
+    /// Writers and readers go on. It can be interrupted: the cluster goes on by itself.
+    ///
+    /// Examples:
+    ///   braid cluster rebalance --dry-run
+    ///   braid cluster rebalance
+    ///   braid cluster rebalance --cancel
+    #[command(verbatim_doc_comment)]
+    Rebalance(members::Rebalance),
     /// Give every replica of a node that is gone for good to a new node in the same zone.
     ///
     /// Start the new node first, with a new node id and the same cluster list: it joins by
@@ -60,8 +71,13 @@ pub enum Command {
 }
 
 pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Result<(), Failure> {
+    let command = match command {
+        Command::Rebalance(args) => return members::rebalance(args, endpoints, format).await,
+        command => command,
+    };
     let client = endpoints.connect().await?;
     match command {
+        Command::Rebalance(_) => unreachable!("taken above"),
         Command::Status => {
             let view = View::of(&client).await?;
             match format {
@@ -136,7 +152,7 @@ impl View {
         })
     }
 
-    fn node_json(&self, node: &v1::ClusterNode) -> Value {
+    pub fn node_json(&self, node: &v1::ClusterNode) -> Value {
         let own = self.nodes.get(&node.node_id);
         json!({
             "node": node.node_id,
@@ -146,6 +162,8 @@ impl View {
             "live": own.is_some(),
             "live_to_peers": node.live,
             "ready": own.is_some_and(|own| own.ready),
+            "standing": members::standing_text(node.standing()),
+            "groups": node.groups,
             "groups_led": node.groups_led,
             "incarnation": node.incarnation,
             "uptime_ms": own.map(|own| own.uptime_ms),
@@ -195,6 +213,9 @@ impl View {
             ]);
         }
         print_table(&groups)?;
+        if let Some(line) = members::progress(c) {
+            print_line(&format!("\n{line}"))?;
+        }
         for (node, status) in &self.nodes {
             for warning in &status.warnings {
                 eprintln!("node {node}: {warning}");
@@ -203,7 +224,7 @@ impl View {
         Ok(())
     }
 
-    fn state(&self, node: &v1::ClusterNode) -> String {
+    pub fn state(&self, node: &v1::ClusterNode) -> String {
         match self.nodes.get(&node.node_id) {
             Some(own) if own.ready => "ready".to_string(),
             Some(_) => "starting".to_string(),

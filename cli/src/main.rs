@@ -19,6 +19,7 @@ mod exit;
 mod generate;
 mod get;
 mod load;
+mod members;
 mod moment;
 mod node;
 mod output;
@@ -92,6 +93,7 @@ enum Command {
     Generate(generate::Args),
     #[command(subcommand)]
     Cluster(cluster::Command),
+    SafeToStop(members::SafeToStop),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -119,7 +121,10 @@ fn main() -> std::process::ExitCode {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { endpoints, output, command } = cli;
     match command {
-        Command::Node(args) => node::run(*args).await,
+        Command::Node(args) => match args.command {
+            Some(command) => members::run(command, &endpoints, output).await,
+            None => node::run(*args).await,
+        },
         Command::Dev(args) => dev::run(args).await,
         Command::Stream(command) => stream::run(command, &endpoints, output).await,
         Command::Shard(command) => shard::run(command, &endpoints, output).await,
@@ -129,6 +134,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tail(args) => tail::run(args, &endpoints, output).await,
         Command::Generate(args) => generate::run(args, &endpoints, output).await,
         Command::Cluster(command) => cluster::run(command, &endpoints, output).await,
+        Command::SafeToStop(args) => members::safe_to_stop(args, &endpoints, output).await,
         Command::Bench(args) => bench::run(args, &endpoints, output).await,
         Command::Completions(args) => completions::run::<Cli>(&args),
     }

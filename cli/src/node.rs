@@ -15,8 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::Failure;
+use crate::members;
 
-/// Run one node
+/// Run one node; or list, drain and remove nodes
 ///
 /// Settings come from the file, then BRAID_* environment variables, then flags; later ones win.
 /// docs/configuration.md explains them all. SIGTERM or Ctrl-C stops it gracefully: leaderships are
@@ -26,8 +27,11 @@ use crate::exit::Failure;
 ///   braid node --config /etc/braid/node.toml
 ///   BRAID_LOG_LEVEL=debug braid node --config node-1.toml --metrics-listen 127.0.0.1:7072
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<members::Command>,
+
     /// The configuration file (TOML)
     #[arg(long, value_name = "PATH", env = "BRAID_CONFIG")]
     config: Option<PathBuf>,

@@ -426,6 +426,42 @@ impl Client {
         self.call(Repeat::Harmless, |mut node| async move { node.replace_node(message).await }).await.map(drop)
     }
 
+    /// Drains a node, or ends that; gives the moves that are to come.
+    ///
+    /// # Errors
+    /// Refused: not registered, replaced or removed, or no other node can take a replica of it.
+    pub async fn drain_node(&self, message: v1::DrainNodeRequest) -> Result<Vec<v1::ReplicaMove>, CallError> {
+        let drained = self.call(Repeat::Harmless, |mut node| async move { node.drain_node(message).await }).await;
+        drained.map(|it| it.planned_moves)
+    }
+
+    /// Takes a drained node out of the cluster for good.
+    ///
+    /// # Errors
+    /// Refused: not registered, or it still has replicas.
+    pub async fn remove_node(&self, node_id: u64) -> Result<(), CallError> {
+        let message = v1::RemoveNodeRequest { node_id };
+        self.call(Repeat::Harmless, |mut node| async move { node.remove_node(message).await }).await.map(drop)
+    }
+
+    /// Moves replicas to where fewer are, or ends that; gives the moves that are to come.
+    pub async fn rebalance(&self, message: v1::RebalanceRequest) -> Result<Vec<v1::ReplicaMove>, CallError> {
+        let begun = self.call(Repeat::Harmless, |mut node| async move { node.rebalance(message).await }).await;
+        begun.map(|it| it.planned_moves)
+    }
+
+    /// Whether nodes can be stopped now.
+    ///
+    /// # Errors
+    /// Refused: no such node or zone.
+    pub async fn safe_to_stop(&self, message: v1::SafeToStopRequest) -> Result<v1::SafeToStopResponse, CallError> {
+        self.call(Repeat::Harmless, |mut node| {
+            let message = message.clone();
+            async move { node.safe_to_stop(message).await }
+        })
+        .await
+    }
+
     /// Moves a group's leadership to another of its replicas.
     ///
     /// # Errors

@@ -132,6 +132,16 @@ bugs! {
     SettingsHalfTold "settings-half-told" Apply "a stream's new settings are told to its first group only",
         "a stream in two groups whose retention changes";
 
+    // Moves.
+    ForgottenOnBelief "forgotten-on-belief" Raft "a node forgets a group by what its own, perhaps old, catalog says",
+        "a replica comes to a node that was restarted and has not caught up with the catalog";
+    BegunOnceMoved "begun-once-moved" Raft "a replica that was moved to an empty node begins the group anew",
+        "a move whose target hears nothing of the group's leader for three seconds";
+    SilentCounted "silent-counted" Raft "a voter that does not answer counts when it is asked whether a node can be stopped",
+        "a zone that is asked about while a voter of another zone is down or new";
+    TwoInAZone "two-in-a-zone" Raft "a replica moves to the least loaded node, whatever its zone",
+        "a drain with a free node in another replica's zone";
+
     // Splits and merges.
     SealIgnored "seal-ignored" Lineage "a sealed shard goes on taking records",
         "writes through a node that has not heard of a split or merge";

@@ -137,6 +137,8 @@ marks! {
     ClusterInitialised "apply.cluster_initialised" Reachable "the catalog has a cluster";
     NodeRegistered "apply.node_registered" Reachable "the catalog knows a node";
     NodeReplaced "apply.node_replaced" Reachable "a node's replicas are given to another";
+    MoveBegun "apply.move_begun" Reachable "a replica shall be on another node";
+    MoveEnded "apply.move_ended" Reachable "a replica is on another node, and the old one may go";
     GroupCreated "apply.group_created" Reachable "the catalog has another group";
     StreamCreating "apply.stream_creating" Reachable "a stream is named and placed";
     StreamActive "apply.stream_active" Reachable "a stream is active";
@@ -154,6 +156,9 @@ marks! {
     StrangerVouchedFor "control.stranger_vouched_for" Reachable "another node knows a node that this one has not heard of";
     StreamBeforeActive "control.stream_before_active" Sometimes "every group has a stream's shards, the catalog does not know";
     SettingsBeforeActive "control.settings_before_active" Reachable "every group knows a stream's settings, the catalog does not know";
+    LeaderLeaves "control.leader_leaves" Reachable "a group's leader is to have no replica of it any more";
+    GroupRenamed "control.group_renamed" Reachable "a group that left is called gone, and not removed yet";
+    GroupForgotten "control.group_forgotten" Reachable "nothing of a group that left is here any more";
     ParentsSealed "control.parents_sealed" Reachable "a step's parents are sealed, its children not open";
     ChildrenOpen "control.children_open" Reachable "a step's children are open, the catalog does not know";
     StreamBeforeDropped "control.stream_before_dropped" Sometimes "no group has a stream's shards, the catalog does not know";

@@ -32,7 +32,7 @@ use crate::executor::Pid;
 use crate::fault::{Effect, Fault, Kind, Left};
 use crate::history::At;
 use crate::network::HostId;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stop};
 use crate::rng::Rng;
 use crate::story::{Story, Teller};
 use crate::world::{Crash, World};
@@ -491,6 +491,23 @@ impl Director {
     pub fn start_all(&self) {
         for number in self.world.nodes() {
             self.start(number);
+        }
+    }
+
+    /// The nodes that are meant.
+    pub fn nodes_to_stop(&self, stop: Stop) -> Vec<u64> {
+        match stop {
+            Stop::Node(nth) => vec![self.nth(nth)],
+            Stop::Zone(zone) => self.of_zone(zone),
+        }
+    }
+
+    /// These nodes are killed, and never started again.
+    pub fn stop_for_good(&self, nodes: &[u64]) {
+        self.tell(format!("nodes {nodes:?} are stopped for good, which is said to be safe"));
+        for &number in nodes {
+            self.state().gone.insert(number);
+            self.world.crash(number, Crash::Killed, Survive::Everything);
         }
     }
 

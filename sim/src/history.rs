@@ -234,6 +234,17 @@ pub enum Admin {
         group: u32,
         to: u64,
     },
+    /// Move a node's replicas to others, or let it keep them.
+    Drain {
+        node: u64,
+        cancel: bool,
+    },
+    /// Move replicas to where fewer are.
+    Rebalance,
+    /// May these nodes be stopped now?
+    SafeToStop {
+        nodes: Vec<u64>,
+    },
     ClusterStatus,
 }
 
@@ -259,8 +270,15 @@ pub enum AdminDone {
     Stream(StreamFacts),
     Streams(Vec<StreamFacts>),
     Shards(Listing),
-    Transferred { leader: u64, term: u64 },
+    Transferred {
+        leader: u64,
+        term: u64,
+    },
     Status,
+    /// Why not; nothing: it is safe.
+    StopAnswered {
+        reasons: Vec<String>,
+    },
 }
 
 /// A call that failed.

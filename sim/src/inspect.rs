@@ -14,7 +14,7 @@ use braid_stream::ids::{GroupId, NodeId};
 
 use crate::checkers::Violation;
 use crate::checkers::agreement::{self, ReplicaFacts};
-use crate::checkers::members::Members;
+use crate::checkers::members::{self, Members};
 use crate::checkers::{rest, settings};
 use crate::world::World;
 
@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 3;
 const CAUGHT_UP: Duration = Duration::from_secs(30);
 
 /// How long what the catalog has decided may take to be carried out, when all is well.
-const CARRIED_OUT: Duration = Duration::from_secs(60);
+const CARRIED_OUT: Duration = Duration::from_secs(120);
 
 /// How long nothing may have happened in a cluster at rest: two rounds of balancing, and some.
 const QUIET: Duration = Duration::from_secs(12);
@@ -63,19 +63,32 @@ pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
     wrong
 }
 
-/// Groups whose voters are not the replicas that the catalog names, even after a minute. A group
+/// Groups whose voters are not the replicas that the catalog names, even after two minutes. A group
 /// without a leader, or with a replica on a node that is gone, is not judged.
 pub async fn members(world: &World, nodes: &[u64]) -> Vec<Violation> {
-    let differing = || members_now(world, nodes).iter().filter(|it| !it.agree()).map(Members::violation).collect();
+    let differing = || {
+        let members = members_now(world, nodes);
+        let wrong: Vec<Violation> = members.iter().filter(|it| !it.agree()).map(Members::violation).collect();
+        wrong.into_iter().chain(moving_now(world, nodes)).collect()
+    };
     carried_out(differing).await
 }
 
-/// Shards that do not have the settings of their stream, even after a minute.
+/// A replica that is on its way between nodes that are there, or should be.
+fn moving_now(world: &World, nodes: &[u64]) -> Option<Violation> {
+    let catalog = newest_catalog(&running(world, nodes))?;
+    let next = catalog.state(|c| c.moving().or(c.next_move()?.ok()))?;
+    let replicas = catalog.state(|c| c.placement().get(&next.group).cloned().unwrap_or_default());
+    let there = |node: &NodeId| nodes.contains(&node.0);
+    (there(&next.to) && replicas.iter().all(there)).then(|| members::on_its_way(&next.to_string()))
+}
+
+/// Shards that do not have the settings of their stream, even after two minutes.
 pub async fn settings(world: &World, nodes: &[u64]) -> Vec<Violation> {
     carried_out(|| settings_now(world, nodes)).await
 }
 
-/// What there is to say once there is nothing, or after a minute.
+/// What there is to say once there is nothing, or after two minutes.
 async fn carried_out(wrong_now: impl Fn() -> Vec<Violation>) -> Vec<Violation> {
     let until = time::Instant::now() + CARRIED_OUT;
     loop {
@@ -147,19 +160,10 @@ fn newest_catalog(here: &[(u64, Arc<Node>)]) -> Option<CatalogHandle> {
     catalogs.max_by_key(|catalog| *catalog.applied().borrow())
 }
 
-/// The first nodes of the three zones: founders are numbered zone by zone in turn.
-const FIRST_VOTERS: [u64; 3] = [1, 2, 3];
-
 fn members_now(world: &World, nodes: &[u64]) -> Vec<Members> {
     let here = running(world, nodes);
     let Some(catalog) = newest_catalog(&here) else { return Vec::new() };
-    // The first founder of each zone votes in the catalog, or whoever has its place.
-    let of_catalog = |it: &Catalog| FIRST_VOTERS.iter().map(|n| it.holder(NodeId(*n))).collect();
-    let groups = catalog.state(|it| {
-        let mut groups = it.groups().clone();
-        groups.insert(GroupId::CATALOG, of_catalog(it));
-        groups
-    });
+    let groups = catalog.state(Catalog::placement);
     let mut found = Vec::new();
     for (id, replicas) in groups {
         let named: BTreeSet<u64> = replicas.iter().map(|node| node.0).collect();

@@ -23,6 +23,14 @@ pub enum Ending {
     WithoutZone(usize),
 }
 
+/// What is stopped for good once all is mended, as soon as the cluster says that it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stop {
+    /// One of the nodes that are there, modulo their number.
+    Node(u32),
+    Zone(usize),
+}
+
 /// How fast disks are, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskPace {
@@ -44,6 +52,7 @@ pub struct Plan {
     /// How long there are faults, milliseconds.
     pub duration_ms: u64,
     pub ending: Ending,
+    pub stops: Option<Stop>,
     /// The zone whose disks may lose what was durable.
     pub unlucky_zone: usize,
     pub faults: Vec<Scheduled>,
@@ -78,6 +87,13 @@ impl Plan {
             true => Ending::WithoutZone(unlucky_zone),
             false => Ending::Healed,
         };
+        let stops = match (ending, profile) {
+            (Ending::Healed, Profile::Swarm) if rng.chance(250) => match rng.chance(500) {
+                true => Some(Stop::Node(rng.below(6) as u32)),
+                false => Some(Stop::Zone(rng.below(3) as usize)),
+            },
+            _ => None,
+        };
         let slow = rng.chance(200);
         let disks = DiskPace {
             read_us: (20, if slow { 4_000 } else { 300 }),
@@ -93,6 +109,7 @@ impl Plan {
             delay_us,
             duration_ms,
             ending,
+            stops,
             unlucky_zone,
             faults: Vec::new(),
             triggers: Vec::new(),
@@ -274,7 +291,8 @@ impl fmt::Display for Plan {
             w.consumers.len(),
             w.admins.len()
         )?;
-        writeln!(f, "faults    for {} s, then {:?}", self.duration_ms as f64 / 1e3, self.ending)?;
+        let stops = self.stops.map(|it| format!(", and {it:?} is stopped once that is safe")).unwrap_or_default();
+        writeln!(f, "faults    for {} s, then {:?}{stops}", self.duration_ms as f64 / 1e3, self.ending)?;
         for (nth, scheduled) in self.faults.iter().enumerate() {
             writeln!(f, "  f{nth:<3} at {:>8.3} s  {}", scheduled.at_ms as f64 / 1e3, scheduled.fault)?;
         }

@@ -325,11 +325,21 @@ impl Scene {
             Ending::Healed => None,
             Ending::WithoutZone(zone) => Some(zone),
         });
-        recorder.note(Note::Healed);
         let answering: workload::Answering = {
             let (world, director) = (world.clone(), director.clone());
             Arc::new(move || world.endpoints_of(&director.answering()))
         };
+        if let Some(stop) = plan.stops {
+            let nodes = director.nodes_to_stop(stop);
+            let (recorder, answering, asked) = (recorder.clone(), answering.clone(), nodes.clone());
+            let asking = clients.spawn(|| async move { workload::may_stop(&recorder, &answering, asked).await });
+            match asking.await {
+                Ok(Ok(())) => director.stop_for_good(&nodes),
+                Ok(Err(why)) => found.lock().unwrap_or_else(PoisonError::into_inner).push(why),
+                Err(died) => assert!(!died.is_panic(), "asking panicked: {died}"),
+            }
+        }
+        recorder.note(Note::Healed);
         {
             let (recorder, answering) = (recorder.clone(), answering.clone());
             let probing = clients.spawn(|| async move { workload::liveness(&recorder, &answering, LIVENESS).await });

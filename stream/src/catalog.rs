@@ -12,6 +12,7 @@ mod change;
 mod check;
 mod error;
 mod forgetting;
+mod moving;
 mod scaling;
 mod stream;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use check::Violation;
 pub use error::{
     CatalogError, ForgetError, GroupError, InitError, NodeError, ReshardError, ShardCountError, StreamError,
 };
+pub use moving::Standing;
 pub use scaling::{Progress, Scaling};
 pub use stream::{Stream, StreamMode, StreamShard, StreamStatus};
 
@@ -39,14 +41,15 @@ use crate::limits::{
     ADDRESS_CHARS_MAX, GROUPS_MAX, NODES_MAX, RETENTION_MS_CEILING, RETENTION_MS_MAX, RETENTION_MS_MIN,
     SHARDS_PER_STREAM_MAX, STREAMS_MAX, TIME_MS_MAX,
 };
+use crate::moves::Move;
 use crate::name::StreamName;
 use crate::placement;
 use crate::versioned::{self, DecodeError};
 
 const VERSION: u8 = 3;
 
-/// As version 3, without what streams are scaled to, the calls for it, what is being forgotten, and who scales by load
-/// at its end.
+/// As version 3, without what streams are scaled to, the calls for it, what is being forgotten, who scales by load, and
+/// all about moves at its end.
 const VERSION_WITHOUT_SCALINGS: u8 = 2;
 
 /// As version 2, without the changes under way at its end.
@@ -76,6 +79,16 @@ pub struct Catalog {
     forgetting: BTreeMap<StreamId, BTreeMap<u32, GroupId>>,
     /// Streams that scale by load.
     autoscale: BTreeMap<StreamId, Bounds>,
+    /// Nodes that are drained or removed.
+    standing: BTreeMap<NodeId, Standing>,
+    /// Who votes in the catalog itself; empty until its first leader has named them.
+    voters: Vec<NodeId>,
+    /// Groups whose replicas are not those any more that they were created with.
+    moved: BTreeSet<GroupId>,
+    /// The replica that is on its way.
+    moving: Option<Move>,
+    /// Replicas move to where fewer are, until it is even.
+    rebalancing: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -168,6 +181,14 @@ pub enum CatalogReply {
     AutoscaleSet {
         stream: StreamId,
     },
+    VotersNamed,
+    RebalancingSet,
+    MoveBegun {
+        group: GroupId,
+    },
+    MoveEnded {
+        group: GroupId,
+    },
 }
 
 impl Default for Catalog {
@@ -194,6 +215,11 @@ impl Catalog {
             shard_count_calls: BTreeMap::new(),
             forgetting: BTreeMap::new(),
             autoscale: BTreeMap::new(),
+            standing: BTreeMap::new(),
+            voters: Vec::new(),
+            moved: BTreeSet::new(),
+            moving: None,
+            rebalancing: false,
         }
     }
 
@@ -285,6 +311,11 @@ impl Catalog {
             CatalogCommand::ForgetShards(it) => self.forget_shards(it)?,
             CatalogCommand::ShardsForgotten(it) => self.shards_forgotten(it),
             CatalogCommand::SetAutoscale(it) => self.set_autoscale(it)?,
+            CatalogCommand::NameVoters(it) => self.name_voters(it)?,
+            CatalogCommand::SetStanding(it) => self.set_standing(it)?,
+            CatalogCommand::SetRebalancing(it) => self.set_rebalancing(it),
+            CatalogCommand::BeginMove(it) => self.begin_move(*it)?,
+            CatalogCommand::EndMove(it) => self.end_move(*it)?,
         };
         self.revision += 1;
         note(&reply);
@@ -297,10 +328,10 @@ impl Catalog {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
-        // What came later stands at the end: empty maps.
+        // What came later stands at the end: empty maps, and no.
         match bytes.split_first() {
-            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 5]].concat()),
-            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 4]].concat()),
+            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 10]].concat()),
+            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 9]].concat()),
             _ => versioned::decode(VERSION, bytes),
         }
     }
@@ -332,6 +363,9 @@ impl Catalog {
 
     fn put_node(&mut self, command: &PutNode) -> Result<CatalogReply, NodeError> {
         let node = command.node;
+        if self.standing(node) == Some(Standing::Removed) {
+            return Err(NodeError::Removed { node });
+        }
         for address in [&command.addresses.client, &command.addresses.peer] {
             if address.len() > ADDRESS_CHARS_MAX || !address.contains(':') {
                 return Err(NodeError::Address { address: address.chars().take(ADDRESS_CHARS_MAX).collect() });
@@ -375,12 +409,16 @@ impl Catalog {
         if was != is {
             return Err(NodeError::Zone { node: to, known: is.clone(), given: was.clone() });
         }
-        if from == to || self.groups.values().flatten().any(|&node| node == to) {
+        if from == to || !self.groups_on(to).is_empty() {
             return Err(NodeError::HasReplicas { node: to });
+        }
+        if let Some(standing) = self.standing(to) {
+            return Err(NodeError::Leaving { node: to, standing });
         }
         for node in self.groups.values_mut().flatten().filter(|node| **node == from) {
             *node = to;
         }
+        self.take_over_moves(from, to);
         self.replaced.insert(from, to);
         Ok(replaced)
     }
@@ -400,19 +438,25 @@ impl Catalog {
         if command.replicas.len() != wanted {
             return Err(GroupError::Replicas { given: command.replicas.len(), wanted });
         }
+        self.check_replicas(&command.replicas)?;
+        self.groups.insert(group, command.replicas.clone());
+        self.next_group += 1;
+        Ok(created)
+    }
+
+    /// Whether these nodes may have a group's replicas.
+    fn check_replicas(&self, replicas: &[NodeId]) -> Result<(), GroupError> {
         let mut zones = BTreeSet::new();
-        for &node in &command.replicas {
+        for &node in replicas {
             let known = self.nodes.get(&node).filter(|_| !self.replaced.contains_key(&node));
-            let Some(known) = known else {
+            let Some(known) = known.filter(|_| self.standing(node) != Some(Standing::Removed)) else {
                 return Err(GroupError::UnknownNode { node });
             };
             if !zones.insert(&known.zone) {
                 return Err(GroupError::SharedZone { node, zone: known.zone.clone() });
             }
         }
-        self.groups.insert(group, command.replicas.clone());
-        self.next_group += 1;
-        Ok(created)
+        Ok(())
     }
 
     fn create_stream(&mut self, command: &CreateStream) -> Result<CatalogReply, StreamError> {
@@ -511,6 +555,9 @@ fn note(reply: &CatalogReply) {
         CatalogReply::StreamDeleting { .. } => reachable!(Mark::StreamDeleting),
         CatalogReply::StreamDropped { .. } => reachable!(Mark::StreamDropped),
         CatalogReply::NodeReplaced { .. } => reachable!(Mark::NodeReplaced),
+        CatalogReply::VotersNamed | CatalogReply::RebalancingSet => {}
+        CatalogReply::MoveBegun { .. } => reachable!(Mark::MoveBegun),
+        CatalogReply::MoveEnded { .. } => reachable!(Mark::MoveEnded),
         CatalogReply::StreamUpdating { .. } => reachable!(Mark::StreamUpdating),
         CatalogReply::ReshardCommitted { .. } => reachable!(Mark::ReshardCommitted),
         CatalogReply::ShardsForgotten { .. } | CatalogReply::AutoscaleSet { .. } => {}

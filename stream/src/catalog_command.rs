@@ -9,10 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::autoscale::Bounds;
-use crate::catalog::{Addresses, Settings, StreamMode, TokenKey};
+use crate::catalog::{Addresses, Settings, Standing, StreamMode, TokenKey};
 use crate::hash::HashKey;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
 use crate::limits::LimitOverrides;
+use crate::moves::Move;
 use crate::name::StreamName;
 use crate::scale::Shares;
 use crate::versioned::{self, DecodeError};
@@ -36,6 +37,11 @@ const TAG_SET_SHARD_COUNT: u8 = 15;
 const TAG_FORGET_SHARDS: u8 = 16;
 const TAG_SHARDS_FORGOTTEN: u8 = 17;
 const TAG_SET_AUTOSCALE: u8 = 18;
+const TAG_NAME_VOTERS: u8 = 24;
+const TAG_SET_STANDING: u8 = 25;
+const TAG_SET_REBALANCING: u8 = 26;
+const TAG_BEGIN_MOVE: u8 = 27;
+const TAG_END_MOVE: u8 = 28;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -55,6 +61,13 @@ pub enum CatalogCommand {
     ForgetShards(ForgetShards),
     ShardsForgotten(ShardsForgotten),
     SetAutoscale(SetAutoscale),
+    NameVoters(NameVoters),
+    SetStanding(SetStanding),
+    SetRebalancing(SetRebalancing),
+    /// A replica shall be on another node: the group's leader brings its membership there.
+    BeginMove(Move),
+    /// The group's membership is what the catalog says: the node that was left may forget what it has.
+    EndMove(Move),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -212,6 +225,25 @@ pub struct SettingsTold {
     pub revision: u64,
 }
 
+/// Says who votes in the catalog, once: from then on its voters are moved and replaced as other groups' replicas are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NameVoters {
+    pub voters: Vec<NodeId>,
+}
+
+/// Drains a node, ends its draining (`None`), or removes it once nothing is left on it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetStanding {
+    pub node: NodeId,
+    pub standing: Option<Standing>,
+}
+
+/// Begins or ends moving replicas to where fewer are. It ends by itself once that is even.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetRebalancing {
+    pub on: bool,
+}
+
 impl CatalogCommand {
     /// The payload of the command's log entry.
     pub fn encode(&self) -> Bytes {
@@ -232,6 +264,11 @@ impl CatalogCommand {
             CatalogCommand::ForgetShards(it) => versioned::encode(&[VERSION, TAG_FORGET_SHARDS], it),
             CatalogCommand::ShardsForgotten(it) => versioned::encode(&[VERSION, TAG_SHARDS_FORGOTTEN], it),
             CatalogCommand::SetAutoscale(it) => versioned::encode(&[VERSION, TAG_SET_AUTOSCALE], it),
+            CatalogCommand::NameVoters(it) => versioned::encode(&[VERSION, TAG_NAME_VOTERS], it),
+            CatalogCommand::SetStanding(it) => versioned::encode(&[VERSION, TAG_SET_STANDING], it),
+            CatalogCommand::SetRebalancing(it) => versioned::encode(&[VERSION, TAG_SET_REBALANCING], it),
+            CatalogCommand::BeginMove(it) => versioned::encode(&[VERSION, TAG_BEGIN_MOVE], it),
+            CatalogCommand::EndMove(it) => versioned::encode(&[VERSION, TAG_END_MOVE], it),
         })
     }
 
@@ -259,6 +296,11 @@ impl CatalogCommand {
             TAG_FORGET_SHARDS => CatalogCommand::ForgetShards(versioned::decode_body(body)?),
             TAG_SHARDS_FORGOTTEN => CatalogCommand::ShardsForgotten(versioned::decode_body(body)?),
             TAG_SET_AUTOSCALE => CatalogCommand::SetAutoscale(versioned::decode_body(body)?),
+            TAG_NAME_VOTERS => CatalogCommand::NameVoters(versioned::decode_body(body)?),
+            TAG_SET_STANDING => CatalogCommand::SetStanding(versioned::decode_body(body)?),
+            TAG_SET_REBALANCING => CatalogCommand::SetRebalancing(versioned::decode_body(body)?),
+            TAG_BEGIN_MOVE => CatalogCommand::BeginMove(versioned::decode_body(body)?),
+            TAG_END_MOVE => CatalogCommand::EndMove(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

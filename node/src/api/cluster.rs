@@ -16,7 +16,7 @@ use braid_transport::Channel;
 use futures_util::future::join_all;
 
 use super::error::ApiError;
-use super::{Call, Service};
+use super::{Call, Service, moves};
 use crate::replication::{GroupReplica, Transfer};
 use crate::routing::RouteError;
 use crate::routing::forward::request;
@@ -70,24 +70,39 @@ impl Service {
     pub(super) async fn cluster_status(&self) -> Result<v1::ClusterStatusResponse, ApiError> {
         let mine = self.node_status()?;
         let catalog = self.router.catalog()?;
-        let (nodes, counts) = catalog.state(|c| (c.nodes().clone(), counts(c)));
-        let others = nodes.iter().filter(|(id, _)| id.0 != mine.node_id);
-        let asked = others.map(|(_, node)| self.ask(&node.addresses.client));
-        let mut answers: BTreeMap<u64, v1::NodeStatusResponse> =
-            join_all(asked).await.into_iter().flatten().map(|it| (it.node_id, it)).collect();
-        answers.insert(mine.node_id, mine.clone());
+        let (nodes, counts, plan) = catalog.state(|c| (c.nodes().clone(), counts(c), moves::plan(c)));
+        let answers = self.ask_all(&mine, &nodes).await;
         let groups = merge(&answers);
         let (stream_count, open_shard_count, shard_count) = counts;
         Ok(v1::ClusterStatusResponse {
             cluster_id: mine.cluster_id,
             version: VERSION.into(),
-            nodes: nodes.iter().map(|(id, node)| cluster_node(*id, node, &answers, &groups)).collect(),
+            nodes: catalog
+                .state(|c| nodes.iter().map(|(id, it)| cluster_node(c, *id, it, &answers, &groups)).collect()),
             groups: groups.into_values().collect(),
             stream_count,
             open_shard_count,
             shard_count,
             answered_by: mine.node_id,
+            moving: plan.moving,
+            planned_moves: plan.planned,
+            rebalancing: plan.rebalancing,
+            stuck_reason: plan.stuck_reason,
         })
+    }
+
+    /// What each node says of itself, those that answer in time.
+    pub(super) async fn ask_all(
+        &self,
+        mine: &v1::NodeStatusResponse,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) -> BTreeMap<u64, v1::NodeStatusResponse> {
+        let others = nodes.iter().filter(|(id, _)| id.0 != mine.node_id);
+        let asked = others.map(|(_, node)| self.ask(&node.addresses.client));
+        let mut answers: BTreeMap<u64, v1::NodeStatusResponse> =
+            join_all(asked).await.into_iter().flatten().map(|it| (it.node_id, it)).collect();
+        answers.insert(mine.node_id, mine.clone());
+        answers
     }
 
     /// What the node at `address` says of itself; `None` if it does not, in time.
@@ -173,6 +188,7 @@ fn zones(catalog: &Catalog) -> BTreeMap<u64, String> {
 fn group_status(replica: &GroupReplica, zones: &BTreeMap<u64, String>) -> v1::GroupStatus {
     let status = replica.status().replica;
     let matched: BTreeMap<u64, u64> = status.matched.iter().copied().collect();
+    let heard: BTreeMap<u64, Duration> = status.heard.iter().copied().collect();
     let members = status.voters.iter().map(|node| (node, true)).chain(status.learners.iter().map(|node| (node, false)));
     let mut replicas: Vec<_> = members
         .map(|(node, voter)| {
@@ -183,6 +199,7 @@ fn group_status(replica: &GroupReplica, zones: &BTreeMap<u64, String>) -> v1::Gr
                 matched_index: known.unwrap_or(0),
                 lag: known.map_or(0, |index| status.last_log.saturating_sub(index)),
                 voter,
+                heard_ms_ago: heard.get(node).map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
             }
         })
         .collect();
@@ -210,7 +227,7 @@ fn group_status(replica: &GroupReplica, zones: &BTreeMap<u64, String>) -> v1::Gr
 }
 
 /// Each group as its leader describes it, or as the one that knows most if the leader is silent.
-fn merge(answers: &BTreeMap<u64, v1::NodeStatusResponse>) -> BTreeMap<u32, v1::GroupStatus> {
+pub(super) fn merge(answers: &BTreeMap<u64, v1::NodeStatusResponse>) -> BTreeMap<u32, v1::GroupStatus> {
     let mut merged: BTreeMap<u32, (bool, v1::GroupStatus)> = BTreeMap::new();
     for (node, answer) in answers {
         for group in &answer.groups {
@@ -226,6 +243,7 @@ fn merge(answers: &BTreeMap<u64, v1::NodeStatusResponse>) -> BTreeMap<u32, v1::G
 }
 
 fn cluster_node(
+    catalog: &Catalog,
     id: NodeId,
     node: &Node,
     answers: &BTreeMap<u64, v1::NodeStatusResponse>,
@@ -242,6 +260,8 @@ fn cluster_node(
         groups_led: groups.values().filter(|it| it.leader_node == id.0).map(|it| it.group).collect(),
         incarnation: node.incarnation.0,
         version: answer.map(|it| it.version.clone()).unwrap_or_default(),
+        standing: moves::standing(catalog, id).into(),
+        groups: catalog.groups_on(id).into_iter().map(|group| group.0).collect(),
     }
 }
 

@@ -17,6 +17,7 @@ mod error;
 mod get;
 mod leader;
 mod load;
+mod moves;
 mod page;
 mod put;
 mod reshard;
@@ -73,6 +74,7 @@ pub struct Parts {
     client_advertise: String,
     default_retention_ms: u64,
     shard_count_limit: bool,
+    election_timeout_ms: u64,
     deadline: Duration,
     concurrency: usize,
 }
@@ -116,6 +118,7 @@ impl Service {
             client_advertise: config.client_advertise.clone(),
             default_retention_ms: config.default_retention_hours * 3_600_000,
             shard_count_limit: config.shard_count_limit,
+            election_timeout_ms: config.election_timeout_max_ms,
             deadline: Duration::from_millis(config.request_deadline_ms),
             concurrency: config.max_concurrent_requests,
         }))
@@ -274,6 +277,38 @@ impl Braid for Service {
     ) -> Result<Response<v1::ReplaceNodeResponse>, Status> {
         let call = self.call(&request);
         answer(self.replace(request.into_inner(), &call).await)
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.drain(request.into_inner(), &call).await)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.remove(request.into_inner(), &call).await)
+    }
+
+    async fn rebalance(
+        &self,
+        request: Request<v1::RebalanceRequest>,
+    ) -> Result<Response<v1::RebalanceResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.even_out(request.into_inner(), &call).await)
+    }
+
+    async fn safe_to_stop(
+        &self,
+        request: Request<v1::SafeToStopRequest>,
+    ) -> Result<Response<v1::SafeToStopResponse>, Status> {
+        let call = self.call(&request);
+        answer(self.may_stop(request.get_ref(), &call).await)
     }
 
     async fn transfer_leader(

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::{random, task, time};
-use braid_probe::{Mark, reachable};
+use braid_probe::{Bug, Mark, planted, reachable};
 use braid_stream::catalog::{Settings, TokenKey};
-use braid_stream::catalog_command::{CatalogCommand, CreateGroup, Init};
+use braid_stream::catalog_command::{CatalogCommand, CreateGroup, Init, NameVoters};
 use braid_stream::ids::{ClusterId, GroupId, NodeId, Zone};
 use braid_stream::placement::{place_groups, place_leaders};
 
 use super::membership::Membership;
-use super::{put_node, replicas, streams};
+use super::{moved_away, put_node, replicas, streams};
 use crate::peer::{Directory, Links, PeerEntry};
 use crate::replication::{CatalogHandle, GroupOptions, Groups, open_group};
 
@@ -44,6 +44,7 @@ pub struct Controller {
     links: Arc<Links>,
     options: GroupOptions,
     new_cluster: NewCluster,
+    stored: moved_away::Stored,
     /// Held while a group's membership is being changed.
     changing_replicas: Arc<tokio::sync::Mutex<()>>,
 }
@@ -58,11 +59,14 @@ impl Controller {
         new_cluster: NewCluster,
     ) -> Controller {
         let links = options.links.clone();
-        Controller { membership, directory, groups, links, options, new_cluster, changing_replicas: Arc::default() }
+        let (stored, changing_replicas) = (moved_away::Stored::default(), Arc::default());
+        Controller { membership, directory, groups, links, options, new_cluster, stored, changing_replicas }
     }
 
     /// Opens the catalog's replica and begins its membership, on a founder.
     pub async fn open_catalog(&self) -> Result<CatalogHandle, String> {
+        let groups_dir = self.options.data_dir.join("groups");
+        self.stored.look(&groups_dir).await.map_err(|e| format!("{}: {e}", groups_dir.display()))?;
         let replica = open_group(GroupId::CATALOG, &self.options).await.map_err(|e| e.to_string())?;
         self.groups.insert(replica.clone());
         let voters = self.membership.catalog_voters();
@@ -82,6 +86,7 @@ impl Controller {
         loop {
             changed.borrow_and_update();
             self.learn_nodes(&catalog);
+            moved_away::carry_out(&catalog, &self.groups, &self.links, &self.options, &self.stored).await;
             self.open_replicas(&catalog).await;
             let mut again = false;
             if catalog.is_leader() {
@@ -99,9 +104,9 @@ impl Controller {
     /// Beside the loop: a new replica may take a minute to catch up.
     fn change_replicas(&self, catalog: &CatalogHandle) {
         let Ok(alone) = self.changing_replicas.clone().try_lock_owned() else { return };
-        let (catalog, groups, directory) = (catalog.clone(), self.groups.clone(), self.directory.clone());
+        let (catalog, groups, links) = (catalog.clone(), self.groups.clone(), self.links.clone());
         task::spawn(async move {
-            replicas::carry_out(&catalog, &groups, &directory).await;
+            replicas::carry_out(&catalog, &groups, &links).await;
             drop(alone);
         });
     }
@@ -135,7 +140,8 @@ impl Controller {
                 Ok(replica) => {
                     self.groups.insert(replica.clone());
                     let fresh = replica.log().last_id().is_none();
-                    if fresh && !successor {
+                    let moved = catalog.state(|c| c.was_moved(*group)) && !planted(Bug::BegunOnceMoved);
+                    if fresh && !successor && !moved {
                         self.begin(*group, replicas, leaders.get(group) == Some(&me));
                     }
                 }
@@ -192,9 +198,11 @@ impl Controller {
                 propose(catalog, put_node(node, &entry)?).await?;
             }
         }
-        self.add_learners(catalog).await;
+        self.name_voters(catalog).await?;
+        self.keep_learners(catalog).await;
         let (nodes, existing, replicas) = catalog.state(|c| {
-            let nodes: BTreeMap<NodeId, Zone> = c.nodes().iter().map(|(id, n)| (*id, n.zone.clone())).collect();
+            let stay = c.places().into_iter().filter(|(_, place)| !place.emptied);
+            let nodes: BTreeMap<NodeId, Zone> = stay.map(|(id, place)| (id, place.zone)).collect();
             let replicas = c.cluster().map_or(3, |cluster| cluster.settings.replicas);
             (nodes, c.groups().clone(), usize::from(replicas))
         });
@@ -212,21 +220,45 @@ impl Controller {
     }
 }
 
-/// How long a founder may take to get the catalog; it is tried again in the next round.
+/// How long a change of the catalog's learners may take; it is tried again in the next round.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Controller {
-    /// Founders that do not vote in the catalog hold it as well: every node routes by it.
-    async fn add_learners(&self, catalog: &CatalogHandle) {
+    /// Says in the catalog who votes in it, once, so that these can be moved as other groups' replicas are.
+    async fn name_voters(&self, catalog: &CatalogHandle) -> Result<(), String> {
+        let voters = catalog.replica().settled_voters().filter(|_| catalog.state(|c| c.voters().is_empty()));
+        let known =
+            |voters: &BTreeSet<u64>| catalog.state(|c| voters.iter().all(|n| c.nodes().contains_key(&NodeId(*n))));
+        match voters.filter(known) {
+            Some(voters) => {
+                let voters = voters.into_iter().map(|n| catalog.state(|c| c.holder(NodeId(n)))).collect();
+                propose(catalog, CatalogCommand::NameVoters(NameVoters { voters })).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Nodes that do not vote in the catalog hold it as well, since every node routes by it; those that left do not.
+    async fn keep_learners(&self, catalog: &CatalogHandle) {
         let status = catalog.replica().status().replica;
-        for (node, entry) in self.membership.founder_entries() {
-            let replaced = catalog.state(|c| c.replaced().contains_key(&NodeId(node)));
-            if status.voters.contains(&node) || status.learners.contains(&node) || replaced {
+        let nodes = catalog.state(|c| {
+            let present = c.places().into_keys();
+            present.map(|id| (id.0, c.nodes()[&id].addresses.peer.clone())).collect::<BTreeMap<u64, String>>()
+        });
+        for (node, address) in &nodes {
+            if status.voters.contains(node) || status.learners.contains(node) {
                 continue;
             }
-            let added = time::timeout(CATCH_UP, catalog.replica().add_learner(node, &entry.peer_address)).await;
+            let added = time::timeout(CATCH_UP, catalog.replica().add_learner(*node, address)).await;
             if let Ok(Err(e)) = added {
                 tracing::info!(node, "not a learner of the catalog yet: {e}");
+            }
+        }
+        let left: BTreeSet<u64> = status.learners.into_iter().filter(|node| !nodes.contains_key(node)).collect();
+        if !left.is_empty() {
+            let removed = time::timeout(CATCH_UP, catalog.replica().remove_learners(left.clone())).await;
+            if let Ok(Err(e)) = removed {
+                tracing::info!("nodes {left:?} left the cluster and are still sent the catalog: {e}");
             }
         }
     }

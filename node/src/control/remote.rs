@@ -5,17 +5,23 @@
 use std::fmt;
 use std::time::Duration;
 
+use braid_env::time;
 use braid_proto::peer::Kind;
+use braid_stream::catalog::{CatalogError, CatalogReply};
+use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::command::GroupCommand;
 use braid_stream::group::{Applied, Sealed};
 use braid_stream::ids::{GroupId, NodeId, Offset};
 use bytes::Bytes;
 
 use crate::peer::{Lane, Links};
-use crate::replication::{Groups, ProposeError};
+use crate::replication::{CatalogHandle, Groups, ProposeError};
 
 /// A leader answers after a majority's fsync; a command of thousands of shards takes its time.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long it may take to find out whether the catalog here is as new as its leader's.
+const CURRENT: Duration = Duration::from_secs(2);
 
 /// Why no leader took the command, as far as is known.
 #[derive(Debug)]
@@ -97,11 +103,74 @@ pub async fn propose_to_group(
     Err(RemoteError { group, why })
 }
 
+/// Proposes `command` to the catalog; returns once it is applied on the leader.
+pub async fn propose_to_catalog(
+    catalog: &CatalogHandle,
+    links: &Links,
+    command: CatalogCommand,
+) -> Result<(), RemoteError> {
+    let group = GroupId::CATALOG;
+    let refused = |why| RemoteError { group, why };
+    if catalog.is_leader() {
+        return taken(catalog.propose(command).await).map_err(refused);
+    }
+    let leader = catalog.leader().ok_or_else(|| refused("no leader is known".into()))?;
+    let asked = links.call(leader.0, Lane::Control, group.0, Kind::Propose, command.encode(), DEADLINE).await;
+    asked.map(drop).map_err(|e| refused(format!("node {leader}: {e}")))
+}
+
+/// Whether this node's catalog has everything that was acknowledged before the call.
+pub async fn is_current(catalog: &CatalogHandle, links: &Links) -> bool {
+    if catalog.is_leader() {
+        return matches!(time::timeout(CURRENT, catalog.ensure_linearizable()).await, Ok(Ok(_)));
+    }
+    let Some(leader) = catalog.leader() else { return false };
+    let group = GroupId::CATALOG.0;
+    let asked = links.call(leader.0, Lane::Control, group, Kind::CatalogIndex, Bytes::new(), CURRENT).await;
+    let Some(index) = asked.ok().and_then(|body| body[..].try_into().map(u64::from_le_bytes).ok()) else {
+        return false;
+    };
+    let mut applied = catalog.applied();
+    let reached = async move {
+        while *applied.borrow_and_update() < index {
+            if applied.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    time::timeout(CURRENT, reached).await.unwrap_or(false)
+}
+
+/// The receiving end of [`is_current`].
+pub(crate) async fn on_catalog_index(groups: &Groups) -> Result<Bytes, String> {
+    let catalog = groups.catalog().ok_or("the catalog is not open here")?;
+    let index = catalog.ensure_linearizable().await.map_err(|e| e.to_string())?;
+    Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
+}
+
 /// The receiving end: proposes what a peer sent. The error says why nothing is known to be applied.
 pub(crate) async fn on_propose(groups: &Groups, group: u32, body: Bytes) -> Result<Bytes, String> {
+    if let (GroupId::CATALOG, Some(catalog)) = (GroupId(group), groups.catalog()) {
+        return match CatalogCommand::decode(&body).map_err(|e| e.to_string())? {
+            command @ (CatalogCommand::BeginMove(_) | CatalogCommand::EndMove(_)) => {
+                taken(catalog.propose(command).await).map(|()| Bytes::new())
+            }
+            _ => Err("the catalog takes no such command from a node".into()),
+        };
+    }
     let handle = groups.get(GroupId(group)).ok_or_else(|| format!("group {group} has no replica on this node"))?;
     let command = GroupCommand::decode(body).map_err(|e| e.to_string())?;
     carried_out(handle.propose(command).await).map(|outcome| outcome.encode())
+}
+
+/// The same of the catalog's rules.
+fn taken(outcome: Result<Result<CatalogReply, CatalogError>, ProposeError>) -> Result<(), String> {
+    match outcome {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(refused)) => Err(refused.to_string()),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// A command that was applied may still have been refused by the group's own rules.

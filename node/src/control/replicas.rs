@@ -1,35 +1,49 @@
-//! Bringing a group's Raft membership to what the catalog says: a learner first, then a voter.
+//! Bringing a group's Raft membership to what the catalog says: a learner first, then a voter. And what a move is besides:
+//! a group's leader begins it, and says when it is over.
 //!
 //! Invariant: a group's membership is changed by its own leader only, one group at a time per
 //! node, and a replica votes only once it has the log up to where it was named. A new leader goes on where the old one
 //! stopped: it compares the same two lists.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time;
 use braid_probe::{Bug, Mark, planted, reachable};
+use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::ids::{GroupId, NodeId};
 
-use crate::peer::Directory;
+use super::remote;
+use crate::peer::{Directory, Links};
 use crate::replication::{CatalogHandle, GroupReplica, Groups};
 
 /// How long one step may take before the next round begins again.
 const STEP: Duration = Duration::from_secs(10);
 
+/// How long another voter may take to take over from one that leaves.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// Takes every group led here that differs from the catalog one step further. None waits for another: a new replica may
 /// take long to catch up, or be lost before it has.
-pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, directory: &Directory) {
+pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, links: &Links) {
     for replica in groups.all().into_iter().filter(|g| g.is_leader()) {
         let group = replica.id();
         let now: BTreeSet<u64> = replica.status().replica.voters.into_iter().collect();
         let wanted = wanted(catalog, group, &now);
-        if now == wanted || now.is_empty() {
+        if now.is_empty() {
             continue;
         }
-        match time::timeout(STEP, change(&replica, &now, &wanted, directory)).await {
-            Ok(Ok(true)) => tracing::info!(group = group.0, "replicas are now {wanted:?}, were {now:?}"),
-            Ok(Ok(false)) => reachable!(Mark::VoterAwaited),
+        let step = async {
+            match now == wanted {
+                true => move_on(catalog, &replica, &wanted, links).await.map(|()| None),
+                false => change(&replica, &now, &wanted, links.directory()).await.map(Some),
+            }
+        };
+        match time::timeout(STEP, step).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(true))) => tracing::info!(group = group.0, "replicas are now {wanted:?}, were {now:?}"),
+            Ok(Ok(Some(false))) => reachable!(Mark::VoterAwaited),
             Ok(Err(e)) => tracing::info!(group = group.0, "replicas not changed yet: {e}"),
             Err(_) => tracing::info!(group = group.0, "replicas not changed within {} s", STEP.as_secs()),
         }
@@ -38,24 +52,20 @@ pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, directory: &Dir
 
 /// Who has to vote in a group whose voters are `now`.
 fn wanted(catalog: &CatalogHandle, group: GroupId, now: &BTreeSet<u64>) -> BTreeSet<u64> {
-    match catalog.state(|c| c.groups().get(&group).cloned()) {
+    catalog.state(|c| match c.groups().get(&group) {
         Some(nodes) => nodes.iter().map(|n| n.0).collect(),
-        // The catalog's own voters: the founders, or whoever has their places. While one is being replaced, `now` has
-        // the old one and the new one, and the new one may be replaced already.
-        None => now.iter().map(|n| holder(catalog, NodeId(*n)).0).collect(),
-    }
-}
-
-fn holder(catalog: &CatalogHandle, node: NodeId) -> NodeId {
-    catalog.state(|c| match planted(Bug::ReplacedOnce) {
-        true => c.replaced().get(&node).copied().unwrap_or(node),
-        false => c.holder(node),
+        None if planted(Bug::ReplacedOnce) => {
+            now.iter().map(|n| c.replaced().get(&NodeId(*n)).map_or(*n, |by| by.0)).collect()
+        }
+        // Before they are named: the founders, or whoever has their places.
+        None if c.voters().is_empty() => now.iter().map(|n| c.holder(NodeId(*n)).0).collect(),
+        None => c.voters().iter().map(|n| n.0).collect(),
     })
 }
 
 /// Whether the group's voters are `wanted` now; not yet, where new ones have to catch up.
 async fn change(
-    replica: &GroupReplica,
+    replica: &Arc<GroupReplica>,
     now: &BTreeSet<u64>,
     wanted: &BTreeSet<u64>,
     directory: &Directory,
@@ -71,5 +81,36 @@ async fn change(
     if !replica.have_caught_up(wanted) && !planted(Bug::VoterWithoutLog) {
         return Ok(false);
     }
+    if !wanted.contains(&directory.me().node) && !wanted.is_disjoint(now) {
+        // A leader that leaves has another one take it out, so that the group is led all the time.
+        reachable!(Mark::LeaderLeaves);
+        let became = replica.hand_over(|to| wanted.contains(&to), HAND_OVER).await;
+        tracing::info!(group = replica.id().0, ?became, "this node leaves the group: leadership handed over");
+        return Ok(false);
+    }
     replica.set_voters(wanted).await.map(|()| true)
+}
+
+/// Ends the move of one of this group's replicas, or begins the next one if it is this group's.
+///
+/// Its leader does so, and not the catalog's: that a group has one shows that it can be changed, and it knows best when
+/// it is.
+async fn move_on(
+    catalog: &CatalogHandle,
+    replica: &GroupReplica,
+    wanted: &BTreeSet<u64>,
+    links: &Links,
+) -> Result<(), String> {
+    let group = replica.id();
+    let said =
+        |command| async move { remote::propose_to_catalog(catalog, links, command).await.map_err(|e| e.to_string()) };
+    if replica.settled_voters().as_ref() != Some(wanted) {
+        return Ok(());
+    }
+    let (moving, next) = catalog.state(|c| (c.moving(), c.next_move()));
+    match (moving, next) {
+        (_, Some(Ok(next))) if next.group == group => said(CatalogCommand::BeginMove(next)).await,
+        (Some(moving), _) if moving.group == group => said(CatalogCommand::EndMove(moving)).await,
+        _ => Ok(()),
+    }
 }

@@ -50,7 +50,8 @@ pub async fn move_one(catalog: &CatalogHandle, groups: &Groups, me: u64) {
 /// Hands over every leadership this node has; for a node that is about to stop.
 pub async fn hand_over(groups: &Groups) {
     let led: Vec<Arc<GroupReplica>> = groups.all().into_iter().filter(|g| g.is_leader()).collect();
-    let moves = led.iter().map(|replica| async { (replica.id(), replica.hand_over(MOVE).await == Transfer::Done) });
+    let moves =
+        led.iter().map(|replica| async { (replica.id(), replica.hand_over(|_| true, MOVE).await == Transfer::Done) });
     let kept: Vec<GroupId> = join_all(moves).await.into_iter().filter(|(_, moved)| !moved).map(|(id, _)| id).collect();
     if !kept.is_empty() {
         tracing::warn!("no other node took over {} groups: {kept:?}", kept.len());

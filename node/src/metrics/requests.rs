@@ -32,6 +32,10 @@ pub const METHODS: &[&str] = &[
     "NodeStatus",
     "TransferLeader",
     "ReplaceNode",
+    "DrainNode",
+    "RemoveNode",
+    "Rebalance",
+    "SafeToStop",
     "other",
 ];
 

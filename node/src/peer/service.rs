@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use braid_env::task;
 use braid_env::watch;
@@ -26,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::{self, NodeClock};
-use crate::control::{Membership, on_propose};
+use crate::control::{Membership, on_catalog_index, on_propose};
 use crate::replication::{GroupReplica, Groups, RaftHandle, wire};
 
 use super::directory::{Directory, NotHeard};
@@ -115,7 +115,7 @@ impl PeerService {
         groups: Arc<Groups>,
     ) {
         // Ordered: at the stream's end the pipelines are closed one after the other.
-        let mut pipelines: BTreeMap<u32, mpsc::Sender<PeerFrame>> = BTreeMap::new();
+        let mut pipelines: BTreeMap<u32, Pipeline> = BTreeMap::new();
         while let Some(Ok(frame)) = frames.next().await {
             let from = (frame.from_node, frame.from_incarnation);
             let to = (frame.to_node, frame.to_incarnation);
@@ -144,14 +144,14 @@ impl PeerService {
                 continue;
             };
             if frame.kind() == Kind::Append {
-                let pipeline = pipelines.entry(frame.group).or_insert_with(|| {
-                    let (tx, rx) = mpsc::channel(APPENDS_IN_FLIGHT);
-                    task::spawn(run_appends(rx, replica.raft().clone(), replies.clone()));
-                    tx
-                });
-                if pipeline.send(frame).await.is_err() {
+                // A group that left this node and came back is another replica.
+                let known = pipelines.remove(&frame.group).filter(|it| it.replica.ptr_eq(&Arc::downgrade(&replica)));
+                let pipeline = known.unwrap_or_else(|| Pipeline::start(&replica, &replies));
+                let group = frame.group;
+                if pipeline.frames.send(frame).await.is_err() {
                     return;
                 }
+                pipelines.insert(group, pipeline);
             } else {
                 let (replies, groups) = (replies.clone(), groups.clone());
                 task::spawn(async move {
@@ -163,6 +163,20 @@ impl PeerService {
                 });
             }
         }
+    }
+}
+
+/// The way of one group's appends to its replica.
+struct Pipeline {
+    replica: Weak<GroupReplica>,
+    frames: mpsc::Sender<PeerFrame>,
+}
+
+impl Pipeline {
+    fn start(replica: &Arc<GroupReplica>, replies: &mpsc::Sender<PeerFrame>) -> Pipeline {
+        let (frames, rx) = mpsc::channel(APPENDS_IN_FLIGHT);
+        task::spawn(run_appends(rx, replica.raft().clone(), replies.clone()));
+        Pipeline { replica: Arc::downgrade(replica), frames }
     }
 }
 
@@ -249,6 +263,7 @@ async fn answer(replica: &GroupReplica, groups: &Groups, frame: &PeerFrame) -> R
         }
         Kind::MayLead => replica.may_lead().map(|()| Bytes::new()),
         Kind::Propose => on_propose(groups, frame.group, frame.body.clone()).await,
+        Kind::CatalogIndex => on_catalog_index(groups).await,
         kind => Err(format!("{} is not a request", kind.as_str_name())),
     }
 }

@@ -159,6 +159,8 @@ pub struct ReplicaStatus {
     pub learners: Vec<u64>,
     /// As the leader: how far each replica's log is known to match.
     pub matched: Vec<(u64, u64)>,
+    /// As the leader: how long ago each other replica was heard of.
+    pub heard: Vec<(u64, Duration)>,
 }
 
 /// A group as one of its replicas sees it.
@@ -224,6 +226,8 @@ impl GroupReplica {
         let m = metrics.borrow_watched();
         let index = |id: &Option<super::raft::LogId>| id.map_or(0, |id| id.index);
         let matched = m.replication.iter().flatten().map(|(node, id)| (*node, index(id))).collect();
+        let heard = m.heartbeat.iter().flatten();
+        let heard = heard.filter_map(|(node, at)| at.as_ref().map(|at| (*node, at.0.elapsed()))).collect();
         let running = match (self.replica.log.failed(), &m.running_state) {
             (Some(why), _) => Err(why),
             (None, Err(fatal)) => Err(fatal.to_string()),
@@ -241,6 +245,7 @@ impl GroupReplica {
             voters: m.membership_config.voter_ids().collect(),
             learners: m.membership_config.membership().learner_ids().collect(),
             matched,
+            heard,
         };
         GroupStatus { id: self.id(), replica }
     }
@@ -298,6 +303,23 @@ impl GroupReplica {
             matched.and_then(|(_, matched)| *matched).is_some_and(|matched| matched.index >= named)
         };
         voters.iter().all(|node| votes.contains(node) || has(*node))
+    }
+
+    /// Ends the membership of learners.
+    pub async fn remove_learners(&self, nodes: BTreeSet<u64>) -> Result<(), String> {
+        let change = openraft::ChangeMembers::RemoveNodes(nodes);
+        self.raft.change_membership(change, false).await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// The voters, if they are not being changed and a majority has it in its log that it is these.
+    pub fn settled_voters(&self) -> Option<BTreeSet<u64>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let committed = metrics.local_committed.map(|id| id.index);
+        let settled = membership.membership().get_joint_config().len() == 1
+            && membership.log_id().is_some_and(|id| committed >= Some(id.index));
+        settled.then(|| membership.voter_ids().collect())
     }
 
     /// Hands the leadership to `to`, if this replica leads.
@@ -364,17 +386,17 @@ impl GroupReplica {
             reachable!(Mark::DamageFound);
             tracing::error!(group = self.id().0, "this replica is damaged and leads no more if another can: {why}");
         }
-        match self.hand_over(DAMAGED_MOVE).await {
+        match self.hand_over(|_| true, DAMAGED_MOVE).await {
             Transfer::Done => true,
             Transfer::NotTaken => !self.is_leader(),
             Transfer::Refused { .. } => false,
         }
     }
 
-    /// Hands the leadership to the first of the other voters that may take it, those furthest first.
-    pub async fn hand_over(self: &Arc<Self>, wait: Duration) -> Transfer {
+    /// Hands the leadership to the first of the other voters that `fits` and may take it, those furthest first.
+    pub async fn hand_over(self: &Arc<Self>, fits: impl Fn(u64) -> bool, wait: Duration) -> Transfer {
         let mut became = Transfer::Refused { why: "there is no other voter".into(), silent: false };
-        for to in self.successors() {
+        for to in self.successors().into_iter().filter(|to| fits(*to)) {
             became = self.transfer_leader(to, wait).await;
             let Transfer::Refused { why, .. } = &became else { break };
             tracing::warn!(group = self.id().0, "the leadership stays here for now: {why}");

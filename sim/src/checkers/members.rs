@@ -31,6 +31,11 @@ impl Members {
     }
 }
 
+/// A replica that does not arrive.
+pub fn on_its_way(what: &str) -> Violation {
+    Violation::new(NAME, format!("a replica is still on its way, or has to be: {what}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

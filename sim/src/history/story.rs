@@ -63,6 +63,10 @@ impl fmt::Display for Admin {
             Admin::ListStreams => f.write_str("list streams"),
             Admin::ListShards { stream } => write!(f, "list the shards of {stream}"),
             Admin::TransferLeader { group, to } => write!(f, "move the leadership of group {group} to node {to}"),
+            Admin::Drain { node, cancel: false } => write!(f, "drain node {node}"),
+            Admin::Drain { node, cancel: true } => write!(f, "let node {node} keep what it has"),
+            Admin::Rebalance => f.write_str("even out where replicas are"),
+            Admin::SafeToStop { nodes } => write!(f, "ask whether nodes {nodes:?} can be stopped"),
             Admin::ClusterStatus => f.write_str("ask for the cluster's status"),
         }
     }
@@ -111,6 +115,9 @@ impl fmt::Display for AdminDone {
                 write!(f, "{} shards, {open} open", listing.shards.len())
             }
             AdminDone::Transferred { leader, term } => write!(f, "node {leader} leads in term {term}"),
+            AdminDone::StopAnswered { reasons } => {
+                write!(f, "{}", if reasons.is_empty() { "yes".into() } else { reasons.join("; ") })
+            }
             AdminDone::Status => f.write_str("answered"),
         }
     }

@@ -1,4 +1,4 @@
-//! A client that describes, lists, moves leaderships, changes settings, splits and merges, and lets streams come and go.
+//! A client that describes, lists, moves leaderships and replicas, changes settings, splits and merges, and lets streams come and go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub async fn work(mut actor: Actor, spec: AdminSpec, doomed: Vec<StreamSpec>) {
             update(&mut actor).await;
         } else if roll < churn + doom + spec.update_percent + spec.reshard_percent {
             reshard(&mut actor).await;
+        } else if actor.dice.between(0, 99) < u64::from(spec.move_percent) {
+            move_replicas(&mut actor).await;
         } else {
             look(&mut actor).await;
         }
@@ -96,6 +98,18 @@ async fn reshard(actor: &mut Actor) {
             _ => Some(HashKey(start + within % (end - start).max(1))),
         };
         Admin::Split { stream, shard: it.name, at }
+    };
+    let _ = actor.calls.admin(node, call).await;
+}
+
+/// Drains a node, or lets it keep what it has, or evens out. Which nodes there are is not asked: some will be refused.
+async fn move_replicas(actor: &mut Actor) {
+    let node = actor.node();
+    let of = actor.dice.between(1, actor.calls.nodes() as u64 + 1);
+    let call = match actor.dice.between(0, 9) {
+        0..=3 => Admin::Drain { node: of, cancel: false },
+        4..=6 => Admin::Drain { node: of, cancel: true },
+        _ => Admin::Rebalance,
     };
     let _ = actor.calls.admin(node, call).await;
 }

@@ -16,6 +16,7 @@ mod final_read;
 mod knowledge;
 mod liveness;
 pub mod node_client;
+mod outage;
 mod poller;
 mod producer;
 mod records;
@@ -32,6 +33,7 @@ use braid_env::time::{self, Instant};
 pub use dice::Dice;
 pub use final_read::final_read;
 pub use liveness::{Answering, liveness};
+pub use outage::may_stop;
 pub use spec::*;
 
 use crate::history::{Admin, ClientId, Reason, Recorder};

@@ -336,6 +336,24 @@ impl NodeClient {
                 let answer = self.ask(node, request, transfer).await?;
                 Ok(AdminDone::Transferred { leader: answer.leader_node, term: answer.term })
             }
+            Admin::Drain { node: node_id, cancel } => {
+                let request = v1::DrainNodeRequest { node_id, cancel, dry_run: false };
+                let drain = |mut node: Node, request| async move { node.drain_node(request).await };
+                self.ask(node, request, drain).await.map(|_| AdminDone::Accepted)
+            }
+            Admin::Rebalance => {
+                let even = |mut node: Node, request| async move { node.rebalance(request).await };
+                self.ask(node, v1::RebalanceRequest::default(), even).await.map(|_| AdminDone::Accepted)
+            }
+            Admin::SafeToStop { nodes: node_ids } => {
+                let request = v1::SafeToStopRequest { node_ids, ..Default::default() };
+                let may = |mut node: Node, request| async move { node.safe_to_stop(request).await };
+                let answer = self.ask(node, request, may).await?;
+                if answer.safe != answer.reasons.is_empty() {
+                    return Err(self.nonsense(op, format!("safe: {}, because {:?}", answer.safe, answer.reasons)));
+                }
+                Ok(AdminDone::StopAnswered { reasons: answer.reasons })
+            }
             Admin::ClusterStatus => self.groups_of(node).await.map(|_| AdminDone::Status),
         }
     }

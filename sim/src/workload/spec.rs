@@ -180,6 +180,8 @@ pub struct AdminSpec {
     pub update_percent: u32,
     /// In percent of the steps: split or merge shards.
     pub reshard_percent: u32,
+    /// In percent of the steps: drain a node or let it keep what it has, or even out where replicas are.
+    pub move_percent: u32,
 }
 
 impl WorkloadSpec {
@@ -406,6 +408,7 @@ fn draw_admin(dice: &mut Dice, client: ClientSpec) -> AdminSpec {
         doom_percent: *dice.one_of(&[5, 20, 40]),
         update_percent: *dice.one_of(&[0, 0, 10, 20]),
         reshard_percent: *dice.one_of(&[0, 20, 60]),
+        move_percent: *dice.one_of(&[0, 0, 20, 60]),
     }
 }
 

@@ -9,10 +9,12 @@ use std::fmt;
 
 use super::Catalog;
 use super::change::{Change, Step};
+use super::moving::Standing;
 use super::stream::{Stream, StreamShard, StreamStatus};
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, NodeId, ShardId, StreamId, Zone};
 use crate::limits::{SHARD_COUNT_CALLS, TIME_MS_MAX};
+use crate::moves::Move;
 use crate::name::StreamName;
 use crate::sequence::SECOND_MAX;
 use crate::shard::ShardState;
@@ -98,6 +100,12 @@ pub enum Violation {
     ForgettingMismatch {
         stream: StreamId,
     },
+    /// A replica is on its way, and the group's replicas do not say so.
+    MoveMismatch(Move),
+    /// It is to have nothing, and is not known to have left.
+    NodeMismatch {
+        node: NodeId,
+    },
     /// A step's children do not take the place of its parents.
     WrongStep {
         stream: StreamId,
@@ -128,6 +136,7 @@ impl Catalog {
         self.check_changes(&mut found);
         self.check_scalings(&mut found);
         self.check_forgetting(&mut found);
+        self.check_moves(&mut found);
         found
     }
 
@@ -158,6 +167,29 @@ impl Catalog {
                     Some(_) => {}
                 }
             }
+        }
+    }
+
+    fn check_moves(&self, found: &mut Vec<Violation>) {
+        if let Some(it) = self.moving {
+            let placement = self.placement();
+            let replicas = placement.get(&it.group);
+            if !replicas.is_some_and(|nodes| nodes.contains(&it.to) && !nodes.contains(&it.from)) {
+                found.push(Violation::MoveMismatch(it));
+            }
+        }
+        let removed = self.standing.iter().filter(|(_, standing)| **standing == Standing::Removed);
+        for (&node, _) in removed.filter(|(node, _)| !self.groups_on(**node).is_empty()) {
+            found.push(Violation::NodeMismatch { node });
+        }
+        for &node in self.standing.keys().chain(&self.voters).filter(|node| !self.nodes.contains_key(node)) {
+            found.push(Violation::NodeMismatch { node });
+        }
+        let zones: BTreeSet<&Zone> =
+            self.voters.iter().filter_map(|it| self.nodes.get(it)).map(|it| &it.zone).collect();
+        let known = self.voters.iter().filter(|it| self.nodes.contains_key(it));
+        if zones.len() < known.clone().count() {
+            found.extend(known.map(|&node| Violation::NodeMismatch { node }));
         }
     }
 
@@ -357,6 +389,10 @@ impl fmt::Display for Violation {
             }
             Violation::ForgettingMismatch { stream } => {
                 write!(f, "stream {stream} has shards that are forgotten, or none, or they were in no group")
+            }
+            Violation::MoveMismatch(it) => write!(f, "a replica is on its way ({it}), and the group does not say so"),
+            Violation::NodeMismatch { node } => {
+                write!(f, "node {node} is drained, removed or a voter in a way that does not fit the rest")
             }
             Violation::WrongStep { stream, parents } => {
                 write!(f, "stream {stream}'s shards {parents:?} would not be replaced by what is planned")

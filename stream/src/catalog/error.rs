@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::moving::Standing;
 use super::stream::StreamStatus;
 use crate::autoscale::BoundsError;
 use crate::hash::{HashKey, HashRange};
@@ -14,6 +15,7 @@ use crate::limits::{
     ADDRESS_CHARS_MAX, GROUPS_MAX, LimitError, NODES_MAX, RETENTION_MS_CEILING, SHARD_COUNT_CALLS,
     SHARDS_PER_STREAM_MAX, STREAMS_MAX,
 };
+use crate::moves::{Move, NoPlace};
 use crate::name::StreamName;
 use crate::scale::ScaleError;
 
@@ -119,6 +121,22 @@ pub enum NodeError {
     HasReplicas {
         node: NodeId,
     },
+    /// It left the cluster for good.
+    Removed {
+        node: NodeId,
+    },
+    /// A replacement must be a node that stays.
+    Leaving {
+        node: NodeId,
+        standing: Standing,
+    },
+    /// It can't be drained.
+    NoPlace(NoPlace),
+    /// It can't be removed: these groups have a replica on it, or one on its way from or to it.
+    StillNeeded {
+        node: NodeId,
+        groups: Vec<GroupId>,
+    },
 }
 
 impl fmt::Display for NodeError {
@@ -145,6 +163,21 @@ impl fmt::Display for NodeError {
             NodeError::HasReplicas { node } => {
                 write!(f, "node {node} holds replicas already; a replacement is a new node without any")
             }
+            NodeError::Removed { node } => {
+                write!(f, "node {node} was removed from the cluster for good; a new node takes a new id")
+            }
+            NodeError::Leaving { node, standing } => {
+                write!(
+                    f,
+                    "node {node} is {}: a replacement is a node that stays",
+                    format!("{standing:?}").to_lowercase()
+                )
+            }
+            NodeError::NoPlace(error) => write!(f, "it can't be drained: {error}"),
+            NodeError::StillNeeded { node, groups } => {
+                let groups: Vec<String> = groups.iter().map(GroupId::to_string).collect();
+                write!(f, "node {node} is still needed by groups {}: drain it first", groups.join(", "))
+            }
         }
     }
 }
@@ -170,6 +203,13 @@ pub enum GroupError {
         zone: Zone,
     },
     TooMany,
+    NoSuchGroup {
+        group: GroupId,
+    },
+    /// It does not fit the group's replicas.
+    NotPossible(Move),
+    /// This move is under way, and only one is at a time.
+    Moving(Move),
 }
 
 impl fmt::Display for GroupError {
@@ -186,6 +226,11 @@ impl fmt::Display for GroupError {
                 write!(f, "node {node} is in zone {zone}, as another replica: each has its own zone")
             }
             GroupError::TooMany => write!(f, "the cluster has its most groups: {GROUPS_MAX}"),
+            GroupError::NoSuchGroup { group } => write!(f, "group {group} does not exist"),
+            GroupError::NotPossible(it) => {
+                write!(f, "{it} is not possible: the first must have a replica of the group, and the other none")
+            }
+            GroupError::Moving(it) => write!(f, "a replica is on its way ({it}), and only one is at a time"),
         }
     }
 }

@@ -8,6 +8,7 @@ mod hash;
 mod iterator;
 mod listing;
 mod load;
+mod moves;
 mod name;
 mod placement;
 mod record;

@@ -370,6 +370,25 @@ impl Braid for Node {
         Err(Status::unimplemented("not in the fake"))
     }
 
+    async fn drain_node(&self, _: Request<v1::DrainNodeRequest>) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn remove_node(&self, _: Request<v1::RemoveNodeRequest>) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn rebalance(&self, _: Request<v1::RebalanceRequest>) -> Result<Response<v1::RebalanceResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn safe_to_stop(
+        &self,
+        _: Request<v1::SafeToStopRequest>,
+    ) -> Result<Response<v1::SafeToStopResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
     async fn transfer_leader(
         &self,
         _: Request<v1::TransferLeaderRequest>,

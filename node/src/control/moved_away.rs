@@ -1,0 +1,110 @@
+//! Forgetting the groups that were moved away from this node: their logs, checkpoints and index entries.
+//!
+//! Invariant: nothing is removed that the group may still count on. The catalog here may be old, and a replica that is
+//! open may be given the group again at any time. So:
+//!
+//! 1. the catalog, as new as its leader's, says that the replica is elsewhere and no move of the group is under way;
+//! 2. the replica is closed: from now on it promises nothing to anybody;
+//! 3. the catalog, asked again after that, still says so;
+//! 4. the directory gets another name, durably; then it is removed. What a crash leaves of it is never opened.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use braid_env::disk;
+use braid_probe::{Bug, Mark, planted, reachable};
+use braid_stream::ids::{GroupId, NodeId};
+
+use super::remote;
+use crate::index::RecordIndex;
+use crate::peer::Links;
+use crate::replication::{CatalogHandle, GroupOptions, Groups};
+
+/// What a group's directory is called before it is removed: its number, and this.
+const GONE: &str = ".gone";
+
+/// The groups whose directories lie here and that are not open.
+#[derive(Default)]
+pub struct Stored(Mutex<BTreeSet<GroupId>>);
+
+impl Stored {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<GroupId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what lies there when the node starts; what was being removed is removed.
+    pub async fn look(&self, groups_dir: &Path) -> io::Result<()> {
+        if !disk::exists(groups_dir).await? {
+            return Ok(());
+        }
+        for name in disk::list_dir(groups_dir).await? {
+            if name.ends_with(GONE) {
+                disk::remove_dir_all(groups_dir.join(name)).await?;
+            } else if let Ok(group) = name.parse() {
+                self.lock().insert(GroupId(group));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Forgets what can be forgotten now.
+pub async fn carry_out(
+    catalog: &CatalogHandle,
+    groups: &Groups,
+    links: &Links,
+    options: &GroupOptions,
+    stored: &Stored,
+) {
+    let me = NodeId(links.directory().me().node);
+    let left = |group: &GroupId| *group != GroupId::CATALOG && catalog.state(|c| c.has_left(me, *group));
+    let open = groups.all().into_iter().map(|replica| replica.id());
+    let candidates: BTreeSet<GroupId> = stored.lock().iter().copied().chain(open).filter(left).collect();
+    if candidates.is_empty() || !sure(catalog, links).await {
+        return;
+    }
+    let candidates: Vec<GroupId> = candidates.into_iter().filter(left).collect();
+    for group in &candidates {
+        if let Some(replica) = groups.remove(*group) {
+            stored.lock().insert(*group);
+            replica.shutdown().await;
+        }
+    }
+    if !sure(catalog, links).await {
+        return;
+    }
+    let dir = options.data_dir.join("groups");
+    for group in candidates.into_iter().filter(left) {
+        match remove(group, &dir, options.index.as_ref()).await {
+            Ok(()) => {
+                reachable!(Mark::GroupForgotten);
+                stored.lock().remove(&group);
+                tracing::info!(group = group.0, "moved to another node, and forgotten here");
+            }
+            Err(e) => tracing::warn!(group = group.0, "moved to another node, and not forgotten yet: {e}"),
+        }
+    }
+}
+
+async fn sure(catalog: &CatalogHandle, links: &Links) -> bool {
+    planted(Bug::ForgottenOnBelief) || remote::is_current(catalog, links).await
+}
+
+async fn remove(group: GroupId, groups_dir: &Path, index: &dyn RecordIndex) -> Result<(), String> {
+    let (dir, gone) = (groups_dir.join(group.0.to_string()), groups_dir.join(format!("{}{GONE}", group.0)));
+    let renamed = async {
+        if disk::exists(&gone).await? {
+            disk::remove_dir_all(&gone).await?;
+        }
+        if disk::exists(&dir).await? {
+            disk::rename(&dir, &gone).await?;
+        }
+        disk::fsync_dir(groups_dir).await
+    };
+    renamed.await.map_err(|e| format!("{}: {e}", dir.display()))?;
+    reachable!(Mark::GroupRenamed);
+    index.clear(group).map_err(|e| e.to_string())?;
+    disk::remove_dir_all(&gone).await.map_err(|e| format!("{}: {e}", gone.display()))
+}
