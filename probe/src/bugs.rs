@@ -135,6 +135,8 @@ bugs! {
     // Moves.
     ForgottenOnBelief "forgotten-on-belief" Raft "a node forgets a group by what its own, perhaps old, catalog says",
         "a replica comes to a node that was restarted and has not caught up with the catalog";
+    ChangedOnBelief "changed-on-belief" Raft "a group's leader changes its voters by what its own, perhaps old, catalog says",
+        "a leader whose catalog is behind, after a move that another leader ended";
     BegunOnceMoved "begun-once-moved" Raft "a replica that was moved to an empty node begins the group anew",
         "a move whose target hears nothing of the group's leader for three seconds";
     SilentCounted "silent-counted" Raft "a voter that does not answer counts when it is asked whether a node can be stopped",
