@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod index;
+pub mod kinesis;
 mod maintenance;
 pub mod metrics;
 mod node;
