@@ -111,6 +111,12 @@ struct Settings {
     /// error, warn, info, debug, trace, or directives such as info,braid_node=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// The account whose streams have plain names
+    #[arg(long, value_name = "DIGITS")]
+    kinesis_account: Option<String>,
+    /// The region whose streams have plain names
+    #[arg(long, value_name = "NAME")]
+    kinesis_region: Option<String>,
     /// For a request without a deadline of its own, and the most for one with
     #[arg(long, value_name = "MS")]
     request_deadline_ms: Option<String>,
@@ -143,6 +149,8 @@ impl From<Settings> for Flags {
             index: s.index,
             throttle: s.throttle,
             log_level: s.log_level,
+            kinesis_account: s.kinesis_account,
+            kinesis_region: s.kinesis_region,
             request_deadline_ms: s.request_deadline_ms,
             max_concurrent_requests: s.max_concurrent_requests,
         }

@@ -288,8 +288,7 @@ impl Client {
     pub async fn list_streams(&self) -> Result<Vec<v1::StreamDescription>, CallError> {
         let (mut streams, mut next_token) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
-            let request =
-                v1::ListStreamsRequest { limit: PAGE, exclusive_start_stream_name: String::new(), next_token };
+            let request = v1::ListStreamsRequest { limit: PAGE, next_token, ..v1::ListStreamsRequest::default() };
             let page = self
                 .call(Repeat::Harmless, |mut node| {
                     let request = request.clone();

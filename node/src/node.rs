@@ -27,6 +27,7 @@ use crate::index::RecordIndex;
 use crate::index::ordered::OrderedIndex;
 #[cfg(feature = "rocksdb")]
 use crate::index::rocks::RocksIndex;
+use crate::kinesis::{Access, Home};
 use crate::maintenance;
 use crate::metrics::NodeMetrics;
 use crate::metrics::serve::MetricsServer;
@@ -37,8 +38,13 @@ use crate::replication::{GroupOptions, Groups};
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The windows hold several AppendEntries in flight at the largest size.
-const PEER_OPTIONS: ServeOptions =
-    ServeOptions { stream_window: 8 << 20, connection_window: 32 << 20, streams_per_connection: None, keepalive: None };
+const PEER_OPTIONS: ServeOptions = ServeOptions {
+    stream_window: 8 << 20,
+    connection_window: 32 << 20,
+    streams_per_connection: None,
+    keepalive: None,
+    http1: false,
+};
 
 /// How long a node that hears nobody waits for the time before it opens what it stores.
 const ALONE: Duration = Duration::from_secs(2);
@@ -187,8 +193,10 @@ impl Node {
         };
         crate::metrics::groups::follow(&metrics, groups.clone());
         let service = Service::new(&config, membership.clone(), index.clone(), clock.clone(), metrics.clone());
+        let home = Home { account: config.kinesis_account.clone(), region: config.kinesis_region.clone() };
+        let access = Access::development(home.clone());
         tasks.push(task::spawn(async move {
-            if let Err(e) = api::serve(service, client_listener, api_stop).await {
+            if let Err(e) = api::serve(service, home, access, client_listener, api_stop).await {
                 tracing::error!("{e}");
             }
         }));

@@ -65,7 +65,7 @@ fn stream_rows() -> Vec<Row> {
         row("delete: unknown", Ask::Delete("nobody"), NO_STREAM, "", &["nobody", "not exist"]),
         row("delete: empty", Ask::Delete(""), INVALID, "stream_name", allowed),
         row("describe: unknown", Ask::Describe("nobody"), NO_STREAM, "", &["no stream nobody"]),
-        row("describe: illegal", Ask::Describe("no/body"), INVALID, "stream_name", allowed),
+        row("describe: illegal", Ask::Describe("no/such/body"), INVALID, "stream_name", allowed),
         row("transfer: no group", transfer(99, 1), (Code::NotFound, R::GroupNotFound), "", &["99"]),
         row("transfer: no node", transfer(1, 99), (Code::NotFound, R::NodeNotFound), "", &["99"]),
     ]

@@ -12,6 +12,7 @@ use braid_stream::catalog::{CatalogError, GroupError, NodeError, ReshardError, S
 use braid_stream::group::Refused;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::iterator::TokenError;
+use braid_stream::record::RequestError;
 use braid_stream::throttle::{Limit, Throttled};
 use prost::{Message, Name};
 use prost_types::Any;
@@ -36,6 +37,8 @@ pub enum ApiError {
         /// What is wrong and what is allowed.
         why: String,
     },
+    /// The records of a call are too many or too large.
+    Request(RequestError),
     /// Nowhere to send it. Nothing was done.
     Route(RouteError),
     /// The leader that would have been asked is not one. Nothing was done.
@@ -118,6 +121,14 @@ impl ApiError {
         }
     }
 
+    /// What is wrong with the size of a call's records, if that is it.
+    pub fn as_request(&self) -> Option<&RequestError> {
+        match self {
+            ApiError::Request(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What a client is told: code, detail, text.
     pub fn explain(&self) -> Explained {
         match self {
@@ -126,6 +137,14 @@ impl ApiError {
                 it.detail.field.clone_from(field);
                 it
             }
+            ApiError::Request(error) => match error {
+                RequestError::Record { nth, error } => {
+                    ApiError::invalid(format!("records[{nth}].data"), error).explain()
+                }
+                RequestError::Count { .. } | RequestError::Bytes { .. } => {
+                    ApiError::invalid("records", error).explain()
+                }
+            },
             ApiError::Route(error) => of_route(error),
             ApiError::NotLeader { group, leader } => not_leader(*group, leader),
             ApiError::Throttled(throttled) => {

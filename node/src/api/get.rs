@@ -68,7 +68,7 @@ struct Subject {
 }
 
 impl Service {
-    pub(super) async fn shard_iterator(
+    pub(crate) async fn shard_iterator(
         &self,
         message: &v1::GetShardIteratorRequest,
         call: &Call,
@@ -98,7 +98,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn records(
+    pub(crate) async fn records(
         &self,
         message: &v1::GetRecordsRequest,
         call: &Call,
@@ -174,7 +174,7 @@ impl Service {
         })
     }
 
-    pub(super) async fn subscription(
+    pub(crate) async fn subscription(
         &self,
         message: &v1::SubscribeToShardRequest,
         call: &Call,

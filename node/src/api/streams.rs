@@ -9,6 +9,7 @@ use braid_stream::catalog::{StreamMode, StreamShard};
 use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetSettings};
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::limits::LimitOverrides;
+use braid_stream::name::StreamName;
 use braid_stream::shard::ShardState;
 
 use super::error::ApiError;
@@ -24,7 +25,7 @@ const STREAMS_MAX: usize = 1_000;
 const SHARDS_MAX: usize = 1_000;
 
 impl Service {
-    pub(super) async fn create(
+    pub(crate) async fn create(
         &self,
         message: &v1::CreateStreamRequest,
         call: &Call,
@@ -54,7 +55,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn delete(
+    pub(crate) async fn delete(
         &self,
         message: &v1::DeleteStreamRequest,
         call: &Call,
@@ -70,7 +71,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn update(
+    pub(crate) async fn update(
         &self,
         message: &v1::UpdateStreamRequest,
         call: &Call,
@@ -105,7 +106,7 @@ impl Service {
         }
     }
 
-    pub(super) async fn describe(
+    pub(crate) async fn describe(
         &self,
         message: &v1::DescribeStreamRequest,
         call: &Call,
@@ -120,9 +121,19 @@ impl Service {
             Err(RouteError::NoStream(_)) => {}
             found => return Ok(found?),
         }
+        self.describe_at_leader(message, call).await
+    }
+
+    /// As [`Service::describe`], by the catalog's leader: whoever changed the stream through any node sees it change.
+    pub(crate) async fn describe_at_leader(
+        &self,
+        message: &v1::DescribeStreamRequest,
+        call: &Call,
+    ) -> Result<v1::DescribeStreamResponse, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
         let here = || async {
             self.router.confirm_catalog().await?;
-            Ok(look()?)
+            Ok(v1::DescribeStreamResponse { stream: Some(wire::stream(&*self.router.stream(&name)?)) })
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
             client.describe_stream(request(message.clone(), Some(call.deadline))).await
@@ -130,10 +141,30 @@ impl Service {
         .await
     }
 
-    pub(super) fn list(&self, message: &v1::ListStreamsRequest) -> Result<v1::ListStreamsResponse, ApiError> {
+    /// As [`Service::list`], by the catalog's leader.
+    pub(crate) async fn list_at_leader(
+        &self,
+        message: &v1::ListStreamsRequest,
+        call: &Call,
+    ) -> Result<v1::ListStreamsResponse, ApiError> {
+        let here = || async {
+            self.router.confirm_catalog().await?;
+            self.list(message)
+        };
+        self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
+            client.list_streams(request(message.clone(), Some(call.deadline))).await
+        })
+        .await
+    }
+
+    pub(crate) fn list(&self, message: &v1::ListStreamsRequest) -> Result<v1::ListStreamsResponse, ApiError> {
         let limit = page_size("limit", message.limit, STREAMS_DEFAULT, STREAMS_MAX)?;
+        let namespace = message.namespace.as_deref();
         let after = match (message.exclusive_start_stream_name.as_str(), message.next_token.as_str()) {
-            (name, "") => name.to_string(),
+            (name, "") => match namespace {
+                Some(namespace) if !namespace.is_empty() => format!("{namespace}/{name}"),
+                _ => name.to_string(),
+            },
             ("", token) => match self.page(token)? {
                 Page::Streams { after } => after,
                 Page::Shards { .. } => return Err(ApiError::PageToken(PageTokenError::Invalid)),
@@ -147,7 +178,8 @@ impl Service {
         };
         // One more than the page holds says whether there is another page.
         let mut names: Vec<_> = self.router.catalog()?.state(|c| {
-            let later = c.names().keys().filter(|name| name.as_str() > after.as_str());
+            let here = |name: &&StreamName| namespace.is_none_or(|it| name.namespace().unwrap_or_default() == it);
+            let later = c.names().keys().filter(|name| name.as_str() > after.as_str()).filter(here);
             later.take(limit + 1).cloned().collect()
         });
         let more = names.len() > limit;
@@ -163,7 +195,7 @@ impl Service {
         Ok(v1::ListStreamsResponse { streams: known.map(|routes| wire::stream(&routes)).collect(), next_token })
     }
 
-    pub(super) async fn shards(
+    pub(crate) async fn shards(
         &self,
         message: &v1::ListShardsRequest,
         call: &Call,
@@ -178,9 +210,19 @@ impl Service {
             Err(ApiError::Route(RouteError::NoStream(_))) => {}
             found => return found,
         }
+        self.shards_at_leader(message, call).await
+    }
+
+    /// As [`Service::shards`], by the catalog's leader.
+    pub(crate) async fn shards_at_leader(
+        &self,
+        message: &v1::ListShardsRequest,
+        call: &Call,
+    ) -> Result<v1::ListShardsResponse, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
         let here = || async {
             self.router.confirm_catalog().await?;
-            look()
+            self.shards_here(message, &*self.router.stream(&name)?)
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
             client.list_shards(request(message.clone(), Some(call.deadline))).await
@@ -269,14 +311,17 @@ impl Filter {
             ShardState::Open => u64::MAX,
             ShardState::Closed { at_ms, .. } => *at_ms,
         };
-        let open_at = |ms: u64| {
-            // A stream's first shards are there from its beginning, to the millisecond.
-            let created_ms = match shard.parents {
-                [None, None] => 0,
-                _ => shard.created_s * 1000,
-            };
-            created_ms <= ms && ms < open_until
+        // A stream's first shards are there from its beginning. A child is from the moment its parents were closed, or at
+        // that moment a key would have two shards; where a parent is forgotten, from its creation second.
+        let closed_ms = |parent: u32| match routes.stream.shards.get(&parent)?.state {
+            ShardState::Closed { at_ms, .. } => Some(at_ms),
+            ShardState::Open => None,
         };
+        let open_from = match shard.parents {
+            [None, None] => 0,
+            parents => parents.into_iter().flatten().filter_map(closed_ms).max().unwrap_or(shard.created_s * 1000),
+        };
+        let open_at = |ms: u64| open_from <= ms && ms < open_until;
         match Type::try_from(self.kind).unwrap_or(Type::Unspecified) {
             Type::Unspecified | Type::FromTrimHorizon => open_until > horizon,
             Type::AfterShardId => index > self.shard,

@@ -25,7 +25,7 @@ fn routes() -> StreamRoutes {
             None => ShardState::Open,
         },
     };
-    let (split, merged) = (CREATED + 10 * HOUR, CREATED + 20 * HOUR);
+    let (split, merged) = (CREATED + 10 * HOUR + 500, CREATED + 20 * HOUR);
     let shards = [
         shard(whole, CREATED, [None, None], Some((split, vec![1, 2]))),
         shard(halves[0], split, [Some(0), None], Some((merged, vec![3]))),
@@ -70,6 +70,9 @@ fn filters_choose_by_when_a_shard_was_open() {
         (Type::AtLatest, 0, 0, day_one, vec![3]),
         (Type::AtTimestamp, 0, CREATED + 12 * HOUR, day_one, vec![1, 2]),
         (Type::AtTimestamp, 0, 0, day_one, vec![0]),
+        // Within the second in which the children were created: never parent and children at once.
+        (Type::AtTimestamp, 0, CREATED + 10 * HOUR + 499, day_one, vec![0]),
+        (Type::AtTimestamp, 0, CREATED + 10 * HOUR + 500, day_one, vec![1, 2]),
         (Type::FromTimestamp, 0, CREATED + 12 * HOUR, day_one, vec![1, 2, 3]),
         (Type::FromTimestamp, 0, CREATED + 25 * HOUR, day_one, vec![3]),
     ] {

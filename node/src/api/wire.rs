@@ -9,7 +9,7 @@ use braid_stream::ids::{Offset, ShardId};
 use braid_stream::iterator::IteratorKind;
 use braid_stream::limits::{LimitOverrides, Limits};
 use braid_stream::name::{PartitionKey, StreamName};
-use braid_stream::record::{Record, RequestError, check_request};
+use braid_stream::record::{Record, check_request};
 use braid_stream::sequence::{SECOND_MAX, SequenceNumber};
 use braid_stream::shard::ShardState;
 use bytes::Bytes;
@@ -68,10 +68,7 @@ pub fn records(entries: Vec<v1::PutRecordsRequestEntry>) -> Result<Vec<Record>, 
 
 /// The request's limits: how many, how large each, how large together.
 pub fn check_records(records: &[Record], limits: &Limits) -> Result<(), ApiError> {
-    check_request(records, limits).map_err(|error| match &error {
-        RequestError::Record { nth, error } => ApiError::invalid(format!("records[{nth}].data"), error),
-        RequestError::Count { .. } | RequestError::Bytes { .. } => ApiError::invalid("records", error),
-    })
+    check_request(records, limits).map_err(ApiError::Request)
 }
 
 /// What a call's fields that say where reading begins are called.

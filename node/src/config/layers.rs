@@ -39,6 +39,8 @@ pub struct Flags {
     pub index: Option<String>,
     pub throttle: Option<String>,
     pub log_level: Option<String>,
+    pub kinesis_account: Option<String>,
+    pub kinesis_region: Option<String>,
     pub request_deadline_ms: Option<String>,
     pub max_concurrent_requests: Option<String>,
 }
@@ -67,6 +69,8 @@ impl Flags {
             ("index", self.index),
             ("throttle", self.throttle),
             ("log_level", self.log_level),
+            ("kinesis_account", self.kinesis_account),
+            ("kinesis_region", self.kinesis_region),
             ("request_deadline_ms", self.request_deadline_ms),
             ("max_concurrent_requests", self.max_concurrent_requests),
         ];
@@ -203,6 +207,8 @@ mod tests {
             index: every(),
             throttle: every(),
             log_level: every(),
+            kinesis_account: every(),
+            kinesis_region: every(),
             request_deadline_ms: every(),
             max_concurrent_requests: every(),
         };

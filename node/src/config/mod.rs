@@ -97,6 +97,10 @@ pub struct NodeConfig {
     pub throttle: bool,
     /// Directives for the process's log.
     pub log_level: String,
+    /// The account whose streams have plain names.
+    pub kinesis_account: String,
+    /// The region whose streams have plain names.
+    pub kinesis_region: String,
     /// For a request that brings no deadline of its own, and the most for one that does.
     pub request_deadline_ms: u64,
     /// Requests served at once; beyond it they are refused.
@@ -211,6 +215,8 @@ impl Check {
         let index = self.need("index", field::index_kind);
         let throttle = self.need("throttle", field::switch);
         let log_level = self.need("log_level", field::log_level);
+        let kinesis_account = self.need("kinesis_account", field::account);
+        let kinesis_region = self.need("kinesis_region", field::region);
         let request_deadline_ms = self.whole("request_deadline_ms", 100, 600_000);
         let max_concurrent_requests = self.whole("max_concurrent_requests", 1, 1_000_000);
 
@@ -257,6 +263,8 @@ impl Check {
             index: index?,
             throttle: throttle?,
             log_level: log_level?,
+            kinesis_account: kinesis_account?,
+            kinesis_region: kinesis_region?,
             request_deadline_ms: request_deadline_ms?,
             max_concurrent_requests: usize::try_from(max_concurrent_requests?).expect("bounded above"),
         };

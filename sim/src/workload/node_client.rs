@@ -351,7 +351,7 @@ impl NodeClient {
     async fn list_streams(&self, node: usize, op: OpId) -> Result<AdminDone, Failed> {
         let (mut streams, mut next_token) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
-            let request = v1::ListStreamsRequest { limit: 0, exclusive_start_stream_name: String::new(), next_token };
+            let request = v1::ListStreamsRequest { next_token, ..v1::ListStreamsRequest::default() };
             let list = |mut node: BraidClient<Channel>, request| async move { node.list_streams(request).await };
             let page = self.ask(node, request, list).await?;
             streams.extend(page.streams.iter().map(|it| self.stream_facts(it)));

@@ -1,0 +1,61 @@
+//! Real Kinesis clients against a real cluster: three nodes in this process, boto3 in another.
+//!
+//! `scripts/kinesis-clients` installs boto3 from PyPI once. Where it can't (no network, no Python), every test here
+//! says so and counts as skipped.
+#![allow(clippy::disallowed_methods)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use support::TestCluster;
+
+/// The functions of clients.py, each with a cluster of its own.
+const SCENARIOS: &[&str] =
+    &["table", "life_of_a_stream", "records", "iterators", "reshard", "namespaces", "refusals", "wire"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// A Python that has boto3.
+fn python() -> Result<String, String> {
+    let made = Command::new(root().join("scripts/kinesis-clients")).output().map_err(|e| e.to_string())?;
+    match made.status.success() {
+        true => Ok(String::from_utf8_lossy(&made.stdout).trim().to_string()),
+        false => Err(String::from_utf8_lossy(&made.stderr).trim().to_string()),
+    }
+}
+
+fn run(python: &str, scenario: &str) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut cluster = TestCluster::start_with(|config| config.throttle = scenario == "refusals").await;
+        let nodes = cluster.configs.iter().map(|it| format!("http://{}", it.client_advertise));
+        let nodes = nodes.collect::<Vec<_>>().join(",");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kinesis/clients.py");
+        let mut command = Command::new(python);
+        command.arg(script).arg(scenario).arg(nodes);
+        let ended = tokio::task::spawn_blocking(move || command.output()).await??;
+        cluster.stop_all().await;
+        let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        println!("{said}");
+        if ended.status.success() { Ok(()) } else { Err(Failed::from(said)) }
+    })
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let python = python();
+    if let Err(why) = &python {
+        eprintln!("SKIPPED: no test with a real Kinesis client runs, since boto3 can't be had here: {why}");
+    }
+    let skipped = python.is_err();
+    let trials = SCENARIOS.iter().map(|scenario| {
+        let python = python.clone().unwrap_or_default();
+        Trial::test(format!("boto3_{scenario}"), move || run(&python, scenario)).with_ignored_flag(skipped)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
