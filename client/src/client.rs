@@ -131,6 +131,7 @@ impl Client {
             shard_count,
             retention_ms: settings.retention_ms,
             max_record_bytes: settings.max_record_bytes,
+            ..v1::CreateStreamRequest::default()
         };
         self.call(Repeat::Harmful, |mut node| {
             let request = request.clone();

@@ -323,7 +323,12 @@ fn subscribe_rows(valid: &Valid) -> Vec<Row> {
     };
     let to = |stream: &str, shard: &str, start| {
         let (stream_name, shard_id) = (stream.into(), shard.into());
-        Ask::Subscribe(v1::SubscribeToShardRequest { stream_name, shard_id, starting_position: start })
+        Ask::Subscribe(v1::SubscribeToShardRequest {
+            stream_name,
+            shard_id,
+            starting_position: start,
+            consumer: String::new(),
+        })
     };
     let latest = Some(start(Kind::Latest as i32, ""));
     let at = |number: &str| to("s", SHARD_0, Some(start(Kind::AtSequenceNumber as i32, number)));

@@ -1,6 +1,7 @@
-//! Real Kinesis clients against a real cluster: three nodes in this process, boto3 in another.
+//! Real Kinesis clients against a real cluster: three nodes in this process, boto3 and the AWS CLI in
+//! another.
 //!
-//! `scripts/kinesis-clients` installs boto3 from PyPI once. Where it can't (no network, no Python), every test here
+//! `scripts/kinesis-clients` installs them from PyPI once. Where it can't (no network, no Python), every test here
 //! says so and counts as skipped.
 #![allow(clippy::disallowed_methods)]
 
@@ -13,14 +14,49 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use support::TestCluster;
 
 /// The functions of clients.py, each with a cluster of its own.
-const SCENARIOS: &[&str] =
-    &["table", "life_of_a_stream", "records", "iterators", "reshard", "namespaces", "refusals", "wire"];
+const SCENARIOS: &[&str] = &[
+    "table",
+    "life_of_a_stream",
+    "records",
+    "iterators",
+    "reshard",
+    "namespaces",
+    "refusals",
+    "wire",
+    "attributes",
+    "consumers",
+    "signatures",
+    "command_line",
+    "prior_knowledge",
+];
+
+/// One who may do anything in its account, one of another account, and one who may only read.
+const CREDENTIALS: &str = r#"
+[[key]]
+id = "AKIDOWNER"
+secret = "owner's secret/+"
+account = "000000000000"
+user = "owner"
+
+[[key]]
+id = "AKIDSTRANGER"
+secret = "stranger"
+account = "123456789012"
+user = "stranger"
+
+[[key]]
+id = "AKIDREADER"
+secret = "reader"
+account = "000000000000"
+user = "reader"
+policy = [{ effect = "Allow", action = ["kinesis:Get*", "kinesis:Describe*"], resource = ["*:stream/open*"] }]
+"#;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// A Python that has boto3.
+/// A Python that has the clients.
 fn python() -> Result<String, String> {
     let made = Command::new(root().join("scripts/kinesis-clients")).output().map_err(|e| e.to_string())?;
     match made.status.success() {
@@ -32,12 +68,24 @@ fn python() -> Result<String, String> {
 fn run(python: &str, scenario: &str) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let mut cluster = TestCluster::start_with(|config| config.throttle = scenario == "refusals").await;
+        let dir = tempfile::tempdir()?;
+        let credentials = dir.path().join("credentials.toml");
+        std::fs::write(&credentials, CREDENTIALS)?;
+        let mut cluster = TestCluster::start_with(|config| {
+            config.throttle = scenario == "refusals";
+            config.kinesis_credentials = (scenario == "signatures").then(|| credentials.clone());
+        })
+        .await;
         let nodes = cluster.configs.iter().map(|it| format!("http://{}", it.client_advertise));
         let nodes = nodes.collect::<Vec<_>>().join(",");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kinesis/clients.py");
         let mut command = Command::new(python);
-        command.arg(script).arg(scenario).arg(nodes);
+        command
+            .arg(script)
+            .arg(scenario)
+            .arg(nodes)
+            .env("CREDENTIALS", &credentials)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
         let ended = tokio::task::spawn_blocking(move || command.output()).await??;
         cluster.stop_all().await;
         let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
@@ -50,12 +98,12 @@ fn main() {
     let arguments = Arguments::from_args();
     let python = python();
     if let Err(why) = &python {
-        eprintln!("SKIPPED: no test with a real Kinesis client runs, since boto3 can't be had here: {why}");
+        eprintln!("SKIPPED: no test with a real Kinesis client runs, since they can't be had here: {why}");
     }
     let skipped = python.is_err();
     let trials = SCENARIOS.iter().map(|scenario| {
         let python = python.clone().unwrap_or_default();
-        Trial::test(format!("boto3_{scenario}"), move || run(&python, scenario)).with_ignored_flag(skipped)
+        Trial::test(format!("client_{scenario}"), move || run(&python, scenario)).with_ignored_flag(skipped)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }

@@ -8,6 +8,7 @@
 //! Not here: carrying it out. The catalog's leader compares this with the groups and proposes to
 //! them what is missing.
 
+mod attributes;
 mod change;
 mod check;
 mod error;
@@ -22,6 +23,8 @@ use braid_probe::{Bug, Mark, planted, reachable};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use attributes::AttributeTable;
+pub use attributes::{Account, AttributeError, Attributes, Consumer, ConsumerStatus, ShardMetric};
 pub use change::{Change, Step};
 pub use check::Violation;
 pub use error::{CatalogError, GroupError, InitError, NodeError, ReshardError, StreamError};
@@ -37,7 +40,9 @@ use crate::name::StreamName;
 use crate::placement;
 use crate::versioned::{self, DecodeError};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// As version 3, without the attributes at its end.
+const VERSION_WITHOUT_ATTRIBUTES: u8 = 2;
 
 /// As version 2, without the changes under way at its end.
 const VERSION_WITHOUT_CHANGES: u8 = 1;
@@ -58,6 +63,7 @@ pub struct Catalog {
     replaced: BTreeMap<NodeId, NodeId>,
     /// What is being changed about streams that are UPDATING, or were when they were deleted.
     changes: BTreeMap<StreamId, Change>,
+    attributes: AttributeTable,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -110,7 +116,7 @@ pub struct Addresses {
 }
 
 /// What an accepted command did. Repeating an accepted command gives the same answer, except for `CreateStream`,
-/// whose name is then taken, and `BeginReshard`, whose stream is then UPDATING.
+/// whose name is then taken, `BeginReshard`, whose stream is then UPDATING, and the registration of a consumer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogReply {
     Initialised,
@@ -143,6 +149,13 @@ pub enum CatalogReply {
         from: NodeId,
         to: NodeId,
     },
+    AttributesChanged {
+        stream: StreamId,
+    },
+    ConsumersSettled {
+        stream: StreamId,
+    },
+    AccountSet,
 }
 
 impl Default for Catalog {
@@ -165,6 +178,7 @@ impl Catalog {
             revision: 0,
             replaced: BTreeMap::new(),
             changes: BTreeMap::new(),
+            attributes: AttributeTable::default(),
         }
     }
 
@@ -252,6 +266,9 @@ impl Catalog {
             CatalogCommand::SettingsTold(it) => self.settings_told(it)?,
             CatalogCommand::BeginReshard(it) => self.begin_reshard(it)?,
             CatalogCommand::CommitReshard(it) => self.commit_reshard(it)?,
+            CatalogCommand::ChangeAttributes(it) => self.change_attributes(it)?,
+            CatalogCommand::SettleConsumers(it) => self.settle_consumers(it.stream)?,
+            CatalogCommand::SetAccount(it) => self.set_account(it)?,
         };
         self.revision += 1;
         note(&reply);
@@ -266,7 +283,12 @@ impl Catalog {
     pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
         match bytes.split_first() {
             // The changes are the last field: none.
-            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0]].concat()),
+            Some((&VERSION_WITHOUT_CHANGES, body)) => {
+                versioned::decode_body(&[body, &[0], &AttributeTable::NONE].concat())
+            }
+            Some((&VERSION_WITHOUT_ATTRIBUTES, body)) => {
+                versioned::decode_body(&[body, &AttributeTable::NONE[..]].concat())
+            }
             _ => versioned::decode(VERSION, bytes),
         }
     }
@@ -450,6 +472,7 @@ impl Catalog {
         self.streams.remove(&id);
         self.names.remove(&name);
         self.changes.remove(&id);
+        self.attributes.streams.remove(&id);
         if planted(Bug::StreamIdReused) && id.0 + 1 == self.next_stream {
             self.next_stream -= 1;
         }
@@ -475,5 +498,6 @@ fn note(reply: &CatalogReply) {
         CatalogReply::NodeReplaced { .. } => reachable!(Mark::NodeReplaced),
         CatalogReply::StreamUpdating { .. } => reachable!(Mark::StreamUpdating),
         CatalogReply::ReshardCommitted { .. } => reachable!(Mark::ReshardCommitted),
+        CatalogReply::AttributesChanged { .. } | CatalogReply::ConsumersSettled { .. } | CatalogReply::AccountSet => {}
     }
 }

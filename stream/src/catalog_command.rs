@@ -5,14 +5,16 @@
 //!
 //! Not here: what a command does (`catalog.rs`), and the data groups' commands (`command.rs`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Addresses, Settings, StreamMode, TokenKey};
+use crate::catalog::{Addresses, Settings, ShardMetric, StreamMode, TokenKey};
 use crate::hash::HashKey;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
 use crate::limits::LimitOverrides;
-use crate::name::StreamName;
+use crate::name::{ConsumerName, StreamName};
 use crate::versioned::{self, DecodeError};
 
 const VERSION: u8 = 1;
@@ -30,6 +32,9 @@ const TAG_BEGIN_RESHARD: u8 = 11;
 const TAG_COMMIT_RESHARD: u8 = 12;
 const TAG_SETTINGS_TOLD: u8 = 13;
 const TAG_SET_SETTINGS: u8 = 14;
+const TAG_CHANGE_ATTRIBUTES: u8 = 32;
+const TAG_SETTLE_CONSUMERS: u8 = 33;
+const TAG_SET_ACCOUNT: u8 = 34;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -45,6 +50,9 @@ pub enum CatalogCommand {
     BeginReshard(BeginReshard),
     CommitReshard(CommitReshard),
     SettingsTold(SettingsTold),
+    ChangeAttributes(ChangeAttributes),
+    SettleConsumers(SettleConsumers),
+    SetAccount(SetAccount),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -163,6 +171,67 @@ pub struct SettingsTold {
     pub revision: u64,
 }
 
+/// Changes what a stream carries besides records and shards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChangeAttributes {
+    pub at_ms: u64,
+    pub stream: StreamId,
+    pub change: AttributeChange,
+}
+
+/// The order of the variants is the format: new ones come last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AttributeChange {
+    /// Of the stream, or of one of its consumers.
+    Tags {
+        consumer: Option<ConsumerName>,
+        set: BTreeMap<String, String>,
+        remove: BTreeSet<String>,
+    },
+    /// Of the stream, or of one of its consumers; `None` takes it away.
+    Policy {
+        consumer: Option<ConsumerName>,
+        policy: Option<String>,
+    },
+    /// The key that records are to be encrypted with; `None`: with none.
+    Encryption {
+        key: Option<String>,
+    },
+    ShardMetrics {
+        enable: BTreeSet<ShardMetric>,
+        disable: BTreeSet<ShardMetric>,
+    },
+    Mode {
+        mode: StreamMode,
+    },
+    WarmThroughput {
+        mibps: u32,
+    },
+    Register {
+        name: ConsumerName,
+        tags: BTreeMap<String, String>,
+    },
+    Deregister {
+        name: ConsumerName,
+    },
+}
+
+/// Consumers that are being created are there from now on, those that are being deleted are gone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettleConsumers {
+    pub stream: StreamId,
+}
+
+/// What an account sets for itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetAccount {
+    pub at_ms: u64,
+    /// Empty: the default one.
+    pub namespace: String,
+    /// Whether it commits to a minimum of throughput.
+    pub committed: bool,
+}
+
 impl CatalogCommand {
     /// The payload of the command's log entry.
     pub fn encode(&self) -> Bytes {
@@ -179,6 +248,9 @@ impl CatalogCommand {
             CatalogCommand::BeginReshard(it) => versioned::encode(&[VERSION, TAG_BEGIN_RESHARD], it),
             CatalogCommand::CommitReshard(it) => versioned::encode(&[VERSION, TAG_COMMIT_RESHARD], it),
             CatalogCommand::SettingsTold(it) => versioned::encode(&[VERSION, TAG_SETTINGS_TOLD], it),
+            CatalogCommand::ChangeAttributes(it) => versioned::encode(&[VERSION, TAG_CHANGE_ATTRIBUTES], it),
+            CatalogCommand::SettleConsumers(it) => versioned::encode(&[VERSION, TAG_SETTLE_CONSUMERS], it),
+            CatalogCommand::SetAccount(it) => versioned::encode(&[VERSION, TAG_SET_ACCOUNT], it),
         })
     }
 
@@ -202,6 +274,9 @@ impl CatalogCommand {
             TAG_BEGIN_RESHARD => CatalogCommand::BeginReshard(versioned::decode_body(body)?),
             TAG_COMMIT_RESHARD => CatalogCommand::CommitReshard(versioned::decode_body(body)?),
             TAG_SETTINGS_TOLD => CatalogCommand::SettingsTold(versioned::decode_body(body)?),
+            TAG_CHANGE_ATTRIBUTES => CatalogCommand::ChangeAttributes(versioned::decode_body(body)?),
+            TAG_SETTLE_CONSUMERS => CatalogCommand::SettleConsumers(versioned::decode_body(body)?),
+            TAG_SET_ACCOUNT => CatalogCommand::SetAccount(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

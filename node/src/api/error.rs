@@ -8,7 +8,9 @@ use std::time::Duration;
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::google_rpc;
 use braid_proto::v1::{ErrorDetail, ErrorReason as Reason, Outcome, ShardLimit};
-use braid_stream::catalog::{CatalogError, GroupError, NodeError, ReshardError, StreamError, StreamStatus};
+use braid_stream::catalog::{
+    AttributeError, CatalogError, GroupError, NodeError, ReshardError, StreamError, StreamStatus,
+};
 use braid_stream::group::Refused;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::iterator::TokenError;
@@ -101,6 +103,8 @@ pub enum ApiError {
         /// Which.
         why: String,
     },
+    /// The consumer has subscribed to the shard a moment ago.
+    Subscribed,
     /// Another node said so: its status, whole.
     Passed(Status),
 }
@@ -186,6 +190,10 @@ impl ApiError {
             ApiError::NoNode { why } => Explained::new(Code::NotFound, Reason::NodeNotFound, why.clone()),
             ApiError::LimitExceeded { why } => {
                 Explained::new(Code::ResourceExhausted, Reason::LimitExceeded, why.clone()).retry(1_000)
+            }
+            ApiError::Subscribed => {
+                let text = "the consumer has subscribed to this shard a moment ago".to_string();
+                Explained::new(Code::FailedPrecondition, Reason::Subscribed, text).retry(5_000)
             }
             ApiError::Passed(status) => of_status(status),
         }
@@ -297,12 +305,14 @@ fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::InvalidArgument | Reason::IteratorInvalid | Reason::NextTokenInvalid => Code::InvalidArgument,
         Reason::StreamNotFound | Reason::ShardNotFound | Reason::GroupNotFound | Reason::NodeNotFound => Code::NotFound,
-        Reason::StreamExists => Code::AlreadyExists,
+        Reason::ConsumerNotFound | Reason::PolicyNotFound => Code::NotFound,
+        Reason::StreamExists | Reason::ConsumerExists => Code::AlreadyExists,
         Reason::StreamNotActive
         | Reason::ShardClosed
         | Reason::WrongRange
         | Reason::IteratorExpired
-        | Reason::NextTokenExpired => Code::FailedPrecondition,
+        | Reason::NextTokenExpired
+        | Reason::Subscribed => Code::FailedPrecondition,
         Reason::LimitExceeded | Reason::Throttled => Code::ResourceExhausted,
         Reason::Overloaded | Reason::NotLeader | Reason::NoLeader | Reason::NodeStopping => Code::Unavailable,
         Reason::OutcomeUnknown | Reason::PredecessorRefused => Code::Aborted,
@@ -438,6 +448,13 @@ fn of_catalog(error: &CatalogError) -> Explained {
             },
             StreamError::NoGroups => refused(Code::Unavailable, Reason::NoLeader).retry(1_000),
             StreamError::TooMany => refused(Code::ResourceExhausted, Reason::LimitExceeded),
+        },
+        CatalogError::Attribute(it) => match it {
+            AttributeError::TooMany { .. } => refused(Code::ResourceExhausted, Reason::LimitExceeded),
+            AttributeError::TooLong { .. } => refused(Code::InvalidArgument, Reason::InvalidArgument),
+            AttributeError::NoSuchConsumer { .. } => refused(Code::NotFound, Reason::ConsumerNotFound),
+            AttributeError::ConsumerExists { .. } => refused(Code::AlreadyExists, Reason::ConsumerExists),
+            AttributeError::NoPolicy => refused(Code::NotFound, Reason::PolicyNotFound),
         },
         CatalogError::Group(GroupError::TooMany) => refused(Code::ResourceExhausted, Reason::LimitExceeded),
         CatalogError::Node(NodeError::Unknown { .. }) => refused(Code::NotFound, Reason::NodeNotFound),

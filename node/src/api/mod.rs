@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: authentication and TLS.
 
+mod attributes;
 mod cluster;
 mod edge;
 mod error;
@@ -20,6 +21,7 @@ mod leader;
 mod page;
 mod put;
 mod reshard;
+mod seats;
 mod server;
 mod streams;
 mod wire;
@@ -49,6 +51,7 @@ use crate::throttle::ThrottleTable;
 use edge::Deadline;
 pub(crate) use error::{ApiError, Explained};
 pub(crate) use get::Events;
+use seats::Seats;
 pub use server::serve;
 pub(crate) use wire::Verdict;
 
@@ -68,6 +71,7 @@ pub struct Parts {
     clock: NodeClock,
     metrics: Arc<NodeMetrics>,
     subscriptions: Arc<Semaphore>,
+    seats: Seats,
     /// Turns true when the node stops: subscriptions would outlive any grace.
     stopping: watch::Sender<bool>,
     started: Instant,
@@ -118,6 +122,7 @@ impl Service {
             clock,
             metrics,
             subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS)),
+            seats: Seats::default(),
             stopping: watch::channel(false).0,
             started: Instant::now(),
             zone: config.zone.as_str().to_string(),
@@ -261,6 +266,30 @@ impl Braid for Service {
     ) -> Result<Response<Events>, Status> {
         let call = self.call(&request);
         answer(self.subscription(request.get_ref(), &call).await)
+    }
+
+    async fn change_attributes(
+        &self,
+        request: Request<v1::ChangeAttributesRequest>,
+    ) -> Result<Response<v1::ChangeAttributesResponse>, Status> {
+        let call = self.call(&request);
+        answer(Service::change_attributes(self, request.get_ref(), &call).await)
+    }
+
+    async fn describe_attributes(
+        &self,
+        request: Request<v1::DescribeAttributesRequest>,
+    ) -> Result<Response<v1::DescribeAttributesResponse>, Status> {
+        let call = self.call(&request);
+        answer(Service::describe_attributes(self, request.get_ref(), &call).await)
+    }
+
+    async fn update_account(
+        &self,
+        request: Request<v1::UpdateAccountRequest>,
+    ) -> Result<Response<v1::UpdateAccountResponse>, Status> {
+        let call = self.call(&request);
+        answer(Service::update_account(self, request.get_ref(), &call).await)
     }
 
     async fn cluster_status(

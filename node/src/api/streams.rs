@@ -4,9 +4,13 @@
 //! its own copy, which is behind by a heartbeat at most, except that "there is no such stream" is
 //! never said before the leader was asked.
 
+use std::collections::BTreeSet;
+
 use braid_proto::v1;
 use braid_stream::catalog::{StreamMode, StreamShard};
-use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetSettings};
+use braid_stream::catalog_command::{
+    AttributeChange, CatalogCommand, ChangeAttributes, CreateStream, DeleteStream, SetSettings,
+};
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::limits::LimitOverrides;
 use braid_stream::name::StreamName;
@@ -14,7 +18,7 @@ use braid_stream::shard::ShardState;
 
 use super::error::ApiError;
 use super::page::{Page, PageTokenError};
-use super::{Call, Service, wire};
+use super::{Call, Service, attributes, wire};
 use crate::routing::forward::request;
 use crate::routing::{RouteError, StreamRoutes};
 
@@ -35,6 +39,8 @@ impl Service {
             0 => self.default_retention_ms,
             ms => ms,
         };
+        let mode = attributes::mode_from_wire(message.mode()).unwrap_or(StreamMode::Provisioned);
+        let tags = attributes::tags(&message.tags);
         let record_bytes_max = Some(u64::from(message.max_record_bytes)).filter(|bytes| *bytes > 0);
         let limits = LimitOverrides { record_bytes_max, ..LimitOverrides::default() };
         let here = || async {
@@ -43,10 +49,16 @@ impl Service {
                 name: name.clone(),
                 shards: message.shard_count,
                 retention_ms,
-                mode: StreamMode::Provisioned,
+                mode,
                 limits,
             });
             self.propose_to_catalog(command).await?;
+            if !tags.is_empty() {
+                let stream = self.router.stream(&name)?.stream.id;
+                let change = AttributeChange::Tags { consumer: None, set: tags.clone(), remove: BTreeSet::new() };
+                let command = ChangeAttributes { at_ms: self.clock.now_ms(), stream, change };
+                self.propose_to_catalog(CatalogCommand::ChangeAttributes(command)).await?;
+            }
             Ok(v1::CreateStreamResponse {})
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
@@ -167,7 +179,9 @@ impl Service {
             },
             ("", token) => match self.page(token)? {
                 Page::Streams { after } => after,
-                Page::Shards { .. } => return Err(ApiError::PageToken(PageTokenError::Invalid)),
+                Page::Shards { .. } | Page::Consumers { .. } => {
+                    return Err(ApiError::PageToken(PageTokenError::Invalid));
+                }
             },
             _ => {
                 return Err(ApiError::invalid(
@@ -268,7 +282,7 @@ impl Service {
         Ok(v1::ListShardsResponse { shards: shards.collect(), next_token })
     }
 
-    fn page(&self, token: &str) -> Result<Page, ApiError> {
+    pub(super) fn page(&self, token: &str) -> Result<Page, ApiError> {
         Page::decode(token, &self.token_key()?, self.clock.now_ms()).map_err(ApiError::PageToken)
     }
 }

@@ -270,6 +270,7 @@ pub fn stream(routes: &StreamRoutes) -> v1::StreamDescription {
         open_shard_count: count(it.shards.values().filter(|shard| shard.is_open()).count()),
         shard_count: count(it.shards.len()),
         max_record_bytes: u32::try_from(routes.limits.record_bytes_max).unwrap_or(u32::MAX),
+        mode: super::attributes::mode_to_wire(it.mode) as i32,
         limits: Some(v1::StreamLimits {
             write_bytes_per_s: routes.limits.write_bytes_per_s,
             write_records_per_s: routes.limits.write_records_per_s,

@@ -41,6 +41,8 @@ pub struct Flags {
     pub log_level: Option<String>,
     pub kinesis_account: Option<String>,
     pub kinesis_region: Option<String>,
+    pub kinesis_credentials: Option<String>,
+    pub kinesis_clock_skew_s: Option<String>,
     pub request_deadline_ms: Option<String>,
     pub max_concurrent_requests: Option<String>,
 }
@@ -71,6 +73,8 @@ impl Flags {
             ("log_level", self.log_level),
             ("kinesis_account", self.kinesis_account),
             ("kinesis_region", self.kinesis_region),
+            ("kinesis_credentials", self.kinesis_credentials),
+            ("kinesis_clock_skew_s", self.kinesis_clock_skew_s),
             ("request_deadline_ms", self.request_deadline_ms),
             ("max_concurrent_requests", self.max_concurrent_requests),
         ];
@@ -209,6 +213,8 @@ mod tests {
             log_level: every(),
             kinesis_account: every(),
             kinesis_region: every(),
+            kinesis_credentials: every(),
+            kinesis_clock_skew_s: every(),
             request_deadline_ms: every(),
             max_concurrent_requests: every(),
         };

@@ -19,21 +19,28 @@ use braid_env::random;
 use braid_env::time::{self, Instant};
 use braid_stream::limits::PUT_BYTES_MAX_LARGE;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+use super::subscribe::Frames;
 use super::wire::fault::{Fault, FaultKind};
 use super::wire::table::{Operation, table};
 use super::wire::{self, Form};
-use super::{Face, Parts};
+use super::{Answer, Face, Parts};
 use crate::metrics::requests::{code, method};
 
 /// The largest request: 10 MiB of records in base64, and what surrounds 500 of them.
 const BODY_BYTES_MAX: usize = PUT_BYTES_MAX_LARGE as usize / 3 * 4 + (2 << 20);
+
+/// What is read of a body that nobody wants, so that the connection can go on: HTTP/1.1 closes one on which
+/// a body was left lying.
+const UNWANTED_BYTES_MAX: usize = 64 << 10;
 
 /// What `X-Amz-Target` begins with.
 const SERVICE: &str = "Kinesis_20131202";
@@ -87,6 +94,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 enum Ending {
     /// Its answer.
     Done(Form, Bytes),
+    /// Events, one after the other.
+    Events(Frames),
     /// Its fault.
     Refused(Form, Fault),
     /// Not a call of this API: what the service says then is XML.
@@ -101,15 +110,19 @@ async fn answer(face: Arc<Parts>, request: Request<Body>) -> Response<Body> {
     let ending = ending(face, request).await;
     let preflight = matches!(ending, Ending::Preflight);
     let (status, content_type, body) = match ending {
-        Ending::Done(form, body) => (StatusCode::OK, form.content_type(), body),
+        Ending::Done(form, body) => (StatusCode::OK, form.content_type(), whole(body)),
+        Ending::Events(frames) => {
+            let frames = frames.map(|frame| Ok::<_, Infallible>(Frame::data(frame)));
+            (StatusCode::OK, "application/vnd.amazon.eventstream", Body::new(StreamBody::new(frames)))
+        }
         Ending::Refused(form, fault) => {
             let status = StatusCode::from_u16(fault.kind.status()).expect("every kind has a status");
-            (status, form.content_type(), wire::write(form, &fault.body()))
+            (status, form.content_type(), whole(wire::write(form, &fault.body())))
         }
-        Ending::Foreign(status, text) => (status, "application/xml", Bytes::from(text)),
-        Ending::Preflight => (StatusCode::OK, "text/plain", Bytes::new()),
+        Ending::Foreign(status, text) => (status, "application/xml", whole(Bytes::from(text))),
+        Ending::Preflight => (StatusCode::OK, "text/plain", whole(Bytes::new())),
     };
-    let mut response = Response::new(Body::new(Full::new(body)));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -128,6 +141,10 @@ async fn answer(face: Arc<Parts>, request: Request<Body>) -> Response<Body> {
         }
     }
     response
+}
+
+fn whole(body: Bytes) -> Body {
+    Body::new(Full::new(body))
 }
 
 /// Both ids are random: they are for whoever compares two logs.
@@ -151,17 +168,15 @@ async fn ending(face: Arc<Parts>, request: Request<Body>) -> Ending {
     let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let target = text("x-amz-target").split_once('.').map(|(service, name)| (service.to_string(), name.to_string()));
     let form = Form::of(text("content-type"));
-    let (Method::POST, Some((service, name))) = (request.method().clone(), target) else {
-        return match form {
-            Some(form) if request.method() == Method::POST => unknown(form),
-            _ => denied(),
-        };
+    let until = Instant::now() + face.deadline;
+    let (form, operation) = match called(request.method(), form, target) {
+        Ok(called) => called,
+        Err(ending) => {
+            let unwanted = Limited::new(request.into_body(), UNWANTED_BYTES_MAX).collect();
+            let _ = time::timeout_at(until, unwanted).await;
+            return ending;
+        }
     };
-    let Some(form) = form else {
-        return Ending::Foreign(StatusCode::NOT_FOUND, "<UnknownOperationException/>\n".to_string());
-    };
-    let operation = if service == SERVICE { table().operation(&name) } else { None };
-    let Some(operation) = operation else { return unknown(form) };
     let method = method(operation.name);
     let Ok(_place) = face.places.clone().try_acquire_owned() else {
         face.metrics.requests.shed.increment(1);
@@ -169,10 +184,11 @@ async fn ending(face: Arc<Parts>, request: Request<Body>) -> Ending {
         return Ending::Refused(form, fault);
     };
     let started = Instant::now();
-    let until = started + face.deadline;
     let served = serve(&face, form, operation, request, until).instrument(tracing::debug_span!("call", method));
     let ending = match time::timeout_at(until, served).await {
-        Ok(Ok(body)) => Ending::Done(form, body),
+        Ok(Ok(Answer::Output(output))) => Ending::Done(form, wire::write(form, &output)),
+        Ok(Ok(Answer::Nothing)) => Ending::Done(form, Bytes::new()),
+        Ok(Ok(Answer::Events(frames))) => Ending::Events(frames),
         Ok(Err(fault)) => Ending::Refused(form, fault),
         Err(_) => {
             let text = format!("No result within {} ms.", face.deadline.as_millis());
@@ -183,13 +199,30 @@ async fn ending(face: Arc<Parts>, request: Request<Body>) -> Ending {
     ending
 }
 
+/// The operation that a request calls, and how its body is written; or how it ends.
+fn called(
+    method: &Method,
+    form: Option<Form>,
+    target: Option<(String, String)>,
+) -> Result<(Form, &'static Operation), Ending> {
+    match (form, target) {
+        _ if *method != Method::POST => Err(denied()),
+        (None, None) => Err(denied()),
+        (None, Some(_)) => Err(Ending::Foreign(StatusCode::NOT_FOUND, "<UnknownOperationException/>\n".to_string())),
+        (Some(form), Some((service, name))) if service == SERVICE => {
+            table().operation(&name).map(|operation| (form, operation)).ok_or_else(|| unknown(form))
+        }
+        (Some(form), _) => Err(unknown(form)),
+    }
+}
+
 async fn serve(
     face: &Parts,
     form: Form,
     operation: &Operation,
     request: Request<Body>,
     until: Instant,
-) -> Result<Bytes, Fault> {
+) -> Result<Answer, Fault> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => body.to_bytes(),
@@ -199,11 +232,9 @@ async fn serve(
         }
         Err(_) => return Err(Fault::unreadable()),
     };
-    let caller = face.access.admit(&head, &body, face.service.now_ms())?;
+    let admitted = face.access.admit(&head, &body, face.service.now_ms())?;
     let input = wire::read(form, operation, &body)?;
-    let output = face.serve(operation, input, caller, until).await?;
-    // An operation that answers nothing has no body at all, in either form.
-    Ok(output.map_or(Bytes::new(), |output| wire::write(form, &output)))
+    face.serve(operation, input, form, admitted, until).await
 }
 
 fn unknown(form: Form) -> Ending {
@@ -220,7 +251,7 @@ fn denied() -> Ending {
 fn outcome(ending: &Ending) -> &'static str {
     use tonic::Code;
     let it = match ending {
-        Ending::Done(..) | Ending::Preflight => Code::Ok,
+        Ending::Done(..) | Ending::Events(_) | Ending::Preflight => Code::Ok,
         Ending::Foreign(..) => Code::Unimplemented,
         Ending::Refused(_, fault) => match fault.kind {
             FaultKind::AccessDenied => Code::PermissionDenied,

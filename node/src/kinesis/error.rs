@@ -4,6 +4,7 @@
 //! service's SDKs try again, as they do against the service itself.
 
 use braid_proto::v1::ErrorReason as Reason;
+use tonic::Status;
 
 use super::Asked;
 use super::names::{Caller, Named};
@@ -63,6 +64,15 @@ pub fn of_record(why: &Explained, on: &Subject) -> Fault {
     }
 }
 
+/// Of a subscription that broke off. `None`: it just ends, and its consumer goes on at another node.
+pub fn of_interruption(status: Status, on: &Subject) -> Option<Fault> {
+    let why = ApiError::Passed(status).explain();
+    match why.detail.reason() {
+        Reason::NotLeader | Reason::NoLeader | Reason::NodeStopping | Reason::OutcomeUnknown => None,
+        _ => Some(of_record(&why, on)),
+    }
+}
+
 fn of_explained(why: &Explained, on: &Subject) -> Fault {
     let Subject { account, stream, shard } = on;
     let text = &why.message;
@@ -87,6 +97,8 @@ fn of_explained(why: &Explained, on: &Subject) -> Fault {
             "Shard {shard} in stream {stream} under account {account} has already been merged or split, and thus is \
              not eligible for merging or splitting."
         )),
+        Reason::ConsumerNotFound | Reason::PolicyNotFound => said(FaultKind::ResourceNotFound),
+        Reason::ConsumerExists | Reason::Subscribed => said(FaultKind::ResourceInUse),
         Reason::IteratorInvalid => Fault::argument("Invalid ShardIterator."),
         Reason::IteratorExpired => said(FaultKind::ExpiredIterator),
         Reason::NextTokenInvalid => Fault::argument("Invalid NextToken."),

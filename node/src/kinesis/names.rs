@@ -5,9 +5,10 @@
 //!
 //! Invariant: two callers meet in a stream only if account, region and name agree.
 
+use braid_proto::v1;
 use braid_stream::name::StreamName;
 
-use super::wire::fault::Fault;
+use super::wire::fault::{Fault, FaultKind};
 
 /// The account and region whose streams have plain names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,40 @@ impl Named {
     pub fn arn(&self) -> String {
         let Named { account, region, .. } = self;
         format!("arn:{}:kinesis:{region}:{account}:stream/{}", partition(region), self.local())
+    }
+
+    /// `…/consumer/NAME:CREATION_SECONDS`
+    pub fn consumer_arn(&self, consumer: &str, created_s: u64) -> String {
+        format!("{}/consumer/{consumer}:{created_s}", self.arn())
+    }
+}
+
+/// A consumer of a stream, as its ARN or its name says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its name.
+    pub name: String,
+    /// When it was registered, if an ARN said so: an earlier one of the same name is another one.
+    pub created_s: Option<u64>,
+}
+
+/// What a ResourceARN names: a stream, or a consumer of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub stream: Named,
+    pub consumer: Option<Consumer>,
+}
+
+impl Consumer {
+    /// Itself among the stream's.
+    pub fn find<'a>(&self, attributes: &'a v1::StreamAttributes, stream: &Named) -> Result<&'a v1::Consumer, Fault> {
+        let is_it = |it: &&v1::Consumer| {
+            it.name == self.name && self.created_s.is_none_or(|created_s| created_s == it.created_ms / 1000)
+        };
+        attributes.consumers.iter().find(is_it).ok_or_else(|| {
+            let text = format!("Consumer {}, account {} not found.", self.name, stream.account);
+            Fault::new(FaultKind::ResourceNotFound, text)
+        })
     }
 }
 
@@ -136,6 +171,31 @@ impl Home {
         }
     }
 
+    /// The consumer that an ARN names, and its stream.
+    pub fn consumer(&self, text: &str) -> Result<(Named, Consumer), Fault> {
+        match self.resource(text)? {
+            Resource { stream, consumer: Some(consumer) } => Ok((stream, consumer)),
+            Resource { consumer: None, .. } => {
+                Err(Fault::argument(format!("ConsumerARN {text} is not the ARN of a consumer.")))
+            }
+        }
+    }
+
+    /// The stream, or the consumer of one, that an ARN names.
+    pub fn resource(&self, text: &str) -> Result<Resource, Fault> {
+        let invalid = || Fault::argument(format!("{text} is not the ARN of a stream or of a consumer."));
+        let Arn { region, account, stream, rest } = Arn::parse(text).ok_or_else(invalid)?;
+        let consumer = match rest {
+            "" => None,
+            rest => {
+                let (name, second) =
+                    rest.strip_prefix("/consumer/").and_then(|it| it.split_once(':')).ok_or_else(invalid)?;
+                Some(Consumer { name: name.to_string(), created_s: Some(second.parse().map_err(|_| invalid())?) })
+            }
+        };
+        Ok(Resource { stream: self.name(account, region, stream)?, consumer })
+    }
+
     /// The stream that an ARN names.
     pub fn arn(&self, text: &str) -> Result<Named, Fault> {
         match Arn::parse(text) {
@@ -171,6 +231,25 @@ mod tests {
             assert_eq!(home().of_name(named.name.as_str()), Some(named.clone()));
             assert_eq!(home().arn(&named.arn()), Ok(named));
         }
+    }
+
+    #[test]
+    fn a_consumers_arn_says_which_of_its_name() {
+        let stream = home().name("000000000000", "us-east-1", "a").unwrap();
+        let arn = stream.consumer_arn("c", 7);
+        assert_eq!(arn, "arn:aws:kinesis:us-east-1:000000000000:stream/a/consumer/c:7");
+        let consumer = Consumer { name: "c".into(), created_s: Some(7) };
+        assert_eq!(home().consumer(&arn), Ok((stream.clone(), consumer.clone())));
+        let known = |created_ms| v1::StreamAttributes {
+            consumers: vec![v1::Consumer { name: "c".into(), created_ms, ..v1::Consumer::default() }],
+            ..v1::StreamAttributes::default()
+        };
+        assert!(consumer.find(&known(7_999), &stream).is_ok());
+        assert!(consumer.find(&known(8_000), &stream).is_err());
+        for bad in ["/consumer/c", "/consumer/c:x", "/other/c:7", "/"] {
+            assert!(home().resource(&format!("{}{bad}", stream.arn())).is_err(), "{bad}");
+        }
+        assert!(home().consumer(&stream.arn()).is_err());
     }
 
     #[test]

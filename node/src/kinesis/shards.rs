@@ -51,6 +51,7 @@ impl Asked<'_> {
         let invalid = || Fault::argument("Invalid NextToken.");
         let (token, name) = token.split_once('.').ok_or_else(invalid)?;
         let stream = self.face.home.of_name(name).ok_or_else(invalid)?;
+        self.allows(Some(&stream))?;
         Ok((stream, token.to_string()))
     }
 
@@ -70,6 +71,7 @@ impl Asked<'_> {
 
     /// The service is stricter than Braid, which needs no more than two shards that are not empty.
     async fn check_split(&self, stream: &Named, shard: &str, at: &str) -> Result<(), Fault> {
+        self.check_provisioned(stream).await?;
         let message = v1::ListShardsRequest {
             stream_name: stream.name.as_str().to_string(),
             shard_filter: Some(v1::ShardFilter {
@@ -99,9 +101,22 @@ impl Asked<'_> {
         }
     }
 
+    /// The shards of a stream in on-demand mode are not its owner's to change.
+    async fn check_provisioned(&self, stream: &Named) -> Result<(), Fault> {
+        match self.described(stream).await?.mode() {
+            v1::StreamMode::OnDemand => Err(Fault::validation(&format!(
+                "Request is invalid. Stream {} under account {} is in On-Demand mode.",
+                stream.local(),
+                stream.account
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) async fn merge_shards(&self, input: &Structure) -> Result<(), Fault> {
         let stream = self.stream(input)?;
         let (shard, adjacent) = (input.needed("ShardToMerge"), input.needed("AdjacentShardToMerge"));
+        self.check_provisioned(&stream).await?;
         let message = v1::MergeShardsRequest {
             stream_name: stream.name.as_str().to_string(),
             shard_to_merge: shard.to_string(),
@@ -123,7 +138,7 @@ impl Asked<'_> {
     /// say so.
     pub(super) async fn update_shard_count(&self, input: &Structure) -> Result<Structure, Fault> {
         let stream = self.stream(input)?;
-        self.described(&stream).await?;
+        self.check_provisioned(&stream).await?;
         Err(Fault::new(
             FaultKind::LimitExceeded,
             format!(

@@ -6,12 +6,12 @@
 use braid_proto::v1;
 use braid_stream::limits::{KIB, SHARDS_ON_DEMAND};
 
-use super::Asked;
 use super::error::Subject;
 use super::names::Named;
 use super::shards::{after_shard, shard};
-use super::wire::fault::Fault;
+use super::wire::fault::{Fault, FaultKind};
 use super::wire::value::{Structure, time};
+use super::{Asked, attributes};
 
 const HOUR_MS: u64 = 3_600_000;
 /// The service's bounds, in hours; the cluster's ceiling may be lower.
@@ -37,6 +37,8 @@ impl Asked<'_> {
         let message = v1::CreateStreamRequest {
             stream_name: stream.name.as_str().to_string(),
             shard_count: u32::try_from(shards).unwrap_or(u32::MAX),
+            mode: if on_demand { v1::StreamMode::OnDemand } else { v1::StreamMode::Provisioned } as i32,
+            tags: attributes::tags(input)?,
             max_record_bytes: input.integer("MaxRecordSizeInKiB").map_or(0, |kib| (kib as u64 * KIB) as u32),
             ..v1::CreateStreamRequest::default()
         };
@@ -46,6 +48,14 @@ impl Asked<'_> {
 
     pub(super) async fn delete_stream(&self, input: &Structure) -> Result<(), Fault> {
         let stream = self.stream(input)?;
+        if !input.is_set("EnforceConsumerDeletion") && !self.attributes(&stream).await?.consumers.is_empty() {
+            let text = format!(
+                "Stream {} under account {} has registered consumers. Deregister them, or set EnforceConsumerDeletion.",
+                stream.local(),
+                stream.account
+            );
+            return Err(Fault::new(FaultKind::ResourceInUse, text));
+        }
         let message = v1::DeleteStreamRequest { stream_name: stream.name.as_str().to_string() };
         let deleted = self.face.service.delete(&message, &self.call).await;
         deleted.map(drop).map_err(|error| self.fault(&error, &Subject::stream(&stream)))
@@ -72,7 +82,7 @@ impl Asked<'_> {
         let page = page.map_err(|error| self.fault(&error, &Subject::stream(&stream)))?;
         // A stream that is being created has shards that nobody can use yet; the service shows none.
         let shown = if found.status() == v1::StreamStatus::Creating { Vec::new() } else { page.shards };
-        let description = common(&stream, &found)
+        let description = attributes::describe(common(&stream, &found), &self.attributes(&stream).await?)
             .with("Shards", shown.into_iter().map(shard).collect::<Vec<_>>())
             .with("HasMoreShards", !page.next_token.is_empty());
         Ok(Structure::new().with("StreamDescription", description))
@@ -81,8 +91,11 @@ impl Asked<'_> {
     pub(super) async fn describe_stream_summary(&self, input: &Structure) -> Result<Structure, Fault> {
         let stream = self.stream(input)?;
         let found = self.described(&stream).await?;
-        let summary = common(&stream, &found)
+        let it = self.attributes(&stream).await?;
+        let summary = attributes::describe(common(&stream, &found), &it)
             .with("OpenShardCount", found.open_shard_count)
+            .with("ConsumerCount", it.consumers.len() as u32)
+            .with_some("WarmThroughput", attributes::warm_throughput(&it))
             .with("MaxRecordSizeInKiB", (u64::from(found.max_record_bytes) / KIB) as i64);
         Ok(Structure::new().with("StreamDescriptionSummary", summary))
     }
@@ -189,13 +202,13 @@ fn status(it: &v1::StreamDescription) -> &'static str {
     }
 }
 
-fn mode_details(_: &v1::StreamDescription) -> Structure {
-    Structure::new().with("StreamMode", "PROVISIONED")
+fn mode_details(it: &v1::StreamDescription) -> Structure {
+    let on_demand = it.mode() == v1::StreamMode::OnDemand;
+    Structure::new().with("StreamMode", if on_demand { "ON_DEMAND" } else { "PROVISIONED" })
 }
 
 /// What both descriptions have.
 fn common(stream: &Named, it: &v1::StreamDescription) -> Structure {
-    let none: Vec<&str> = Vec::new();
     Structure::new()
         .with("StreamName", stream.local())
         .with("StreamARN", stream.arn())
@@ -203,6 +216,4 @@ fn common(stream: &Named, it: &v1::StreamDescription) -> Structure {
         .with("StreamModeDetails", mode_details(it))
         .with("RetentionPeriodHours", (it.retention_ms / HOUR_MS) as i64)
         .with("StreamCreationTimestamp", time(it.created_ms))
-        .with("EnhancedMonitoring", vec![Structure::new().with("ShardLevelMetrics", none)])
-        .with("EncryptionType", "NONE")
 }

@@ -14,6 +14,7 @@ use super::{Registry, names};
 /// Every method, of either face; what is not among them is counted as `other`.
 pub const METHODS: &[&str] = &[
     "AddTagsToStream",
+    "ChangeAttributes",
     "ClusterStatus",
     "CreateStream",
     "DecreaseStreamRetentionPeriod",
@@ -21,6 +22,7 @@ pub const METHODS: &[&str] = &[
     "DeleteStream",
     "DeregisterStreamConsumer",
     "DescribeAccountSettings",
+    "DescribeAttributes",
     "DescribeLimits",
     "DescribeStream",
     "DescribeStreamConsumer",
@@ -50,6 +52,7 @@ pub const METHODS: &[&str] = &[
     "TagResource",
     "TransferLeader",
     "UntagResource",
+    "UpdateAccount",
     "UpdateAccountSettings",
     "UpdateMaxRecordSize",
     "UpdateShardCount",

@@ -5,101 +5,28 @@ through one is seen through all.
 """
 
 import base64
+import datetime
 import hashlib
 import http.client
-import itertools
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
 import urllib.parse
+from unittest import mock
 
-import boto3
 import botocore.session
-from botocore.config import Config
+import httpx
+from botocore.auth import SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ClientError
 
-BOUND_S = 60
-ACCOUNT, REGION = "000000000000", "us-east-1"
-
-
-class Kinesis:
-    """One client for each node; each call goes to the next."""
-
-    def __init__(self, endpoints, region=REGION, key="test", retries=3):
-        config = Config(retries={"max_attempts": retries, "mode": "standard"}, read_timeout=30)
-        made = [
-            boto3.client(
-                "kinesis",
-                endpoint_url=endpoint,
-                region_name=region,
-                aws_access_key_id=key,
-                aws_secret_access_key="secret",
-                config=config,
-            )
-            for endpoint in endpoints
-        ]
-        self.turn = itertools.cycle(made)
-
-    def __getattr__(self, name):
-        return getattr(next(self.turn), name)
-
-    def create(self, name, shards=2, **more):
-        self.create_stream(StreamName=name, ShardCount=shards, **more)
-        return self.active(name)
-
-    def active(self, name):
-        return wait(f"{name} is ACTIVE", lambda: self.status(name) == "ACTIVE") and self.summary(name)
-
-    def summary(self, name):
-        return self.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
-
-    def status(self, name):
-        return self.summary(name)["StreamStatus"]
-
-    def iterator(self, stream, shard, kind="TRIM_HORIZON", **more):
-        answer = self.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType=kind, **more)
-        return answer["ShardIterator"]
-
-    def read(self, stream, shard, kind="TRIM_HORIZON", **more):
-        """All of a shard, up to its tip or its end; and the last answer."""
-        iterator, records = self.iterator(stream, shard, kind, **more), []
-        start = time.time()
-        while True:
-            answer = self.get_records(ShardIterator=iterator)
-            records += answer["Records"]
-            iterator = answer.get("NextShardIterator")
-            at_tip = not answer["Records"] and answer["MillisBehindLatest"] == 0
-            if iterator is None or at_tip:
-                return records, answer
-            assert time.time() - start < BOUND_S, "no end of the shard"
-
-
-def wait(what, condition):
-    start = time.time()
-    while not condition():
-        assert time.time() - start < BOUND_S, f"waited {BOUND_S} s until {what}"
-        time.sleep(0.02)
-    return True
-
-
-def refused(code, call, **arguments):
-    try:
-        answer = call(**arguments)
-    except ClientError as error:
-        found = error.response["Error"]
-        assert found["Code"] == code, f"{found} instead of {code}"
-        return found["Message"]
-    raise AssertionError(f"{arguments} was answered with {answer} instead of {code}")
-
-
-def equal(found, expected):
-    assert found == expected, f"{found!r} instead of {expected!r}"
-
-
-# ---------------------------------------------------------------- scenarios
+from cluster import ACCOUNT, BOUND_S, REGION, Kinesis, equal, refused, wait
 
 
 def table(endpoints):
@@ -559,6 +486,333 @@ def wire(endpoints):
         pass
     connection.close()
     equal(ask()[0], 200)
+
+
+def attributes(endpoints):
+    kinesis = Kinesis(endpoints)
+    kinesis.create_stream(StreamName="s", ShardCount=1, Tags={"team": "blue"})
+    arn = kinesis.active("s")["StreamARN"]
+    kinesis.add_tags_to_stream(StreamName="s", Tags={"cost": "42", "a b": ""})
+    kinesis.tag_resource(ResourceARN=arn, Tags={"team": "red"})
+
+    def tags():
+        return {it["Key"]: it["Value"] for it in kinesis.list_tags_for_stream(StreamName="s")["Tags"]}
+
+    equal(tags(), {"a b": "", "cost": "42", "team": "red"})
+    page = kinesis.list_tags_for_stream(StreamName="s", Limit=2)
+    equal(([it["Key"] for it in page["Tags"]], page["HasMoreTags"]), (["a b", "cost"], True))
+    page = kinesis.list_tags_for_stream(StreamName="s", ExclusiveStartTagKey="cost")
+    equal(([it["Key"] for it in page["Tags"]], page["HasMoreTags"]), (["team"], False))
+    kinesis.remove_tags_from_stream(StreamName="s", TagKeys=["a b"])
+    kinesis.untag_resource(ResourceARN=arn, TagKeys=["cost", "never there"])
+    equal(kinesis.list_tags_for_resource(ResourceARN=arn)["Tags"], [{"Key": "team", "Value": "red"}])
+    refused("LimitExceededException", kinesis.add_tags_to_stream, StreamName="s", Tags={f"k{n}": "" for n in range(50)})
+    refused("InvalidArgumentException", kinesis.add_tags_to_stream, StreamName="s", Tags={"a%": ""})
+    equal(tags(), {"team": "red"})
+
+    policy = json.dumps({"Version": "2012-10-17", "Statement": []})
+    equal(kinesis.get_resource_policy(ResourceARN=arn)["Policy"], "{}")
+    kinesis.put_resource_policy(ResourceARN=arn, Policy=policy)
+    equal(kinesis.get_resource_policy(ResourceARN=arn)["Policy"], policy)
+    kinesis.delete_resource_policy(ResourceARN=arn)
+    refused("ResourceNotFoundException", kinesis.delete_resource_policy, ResourceARN=arn)
+    refused("InvalidArgumentException", kinesis.put_resource_policy, ResourceARN=arn, Policy="no")
+
+    kinesis.start_stream_encryption(StreamName="s", EncryptionType="KMS", KeyId="alias/aws/kinesis")
+    found = kinesis.active("s")
+    equal((found["EncryptionType"], found["KeyId"]), ("KMS", "alias/aws/kinesis"))
+    equal(kinesis.describe_stream(StreamName="s")["StreamDescription"]["KeyId"], "alias/aws/kinesis")
+    kinesis.stop_stream_encryption(StreamName="s", EncryptionType="KMS", KeyId="alias/aws/kinesis")
+    found = kinesis.active("s")
+    equal((found["EncryptionType"], "KeyId" in found), ("NONE", False))
+
+    answer = kinesis.enable_enhanced_monitoring(StreamName="s", ShardLevelMetrics=["IncomingBytes", "OutgoingBytes"])
+    equal((answer["CurrentShardLevelMetrics"], answer["DesiredShardLevelMetrics"]), ([], ["IncomingBytes", "OutgoingBytes"]))
+    answer = kinesis.disable_enhanced_monitoring(StreamName="s", ShardLevelMetrics=["OutgoingBytes"])
+    equal(answer["DesiredShardLevelMetrics"], ["IncomingBytes"])
+    equal(kinesis.summary("s")["EnhancedMonitoring"], [{"ShardLevelMetrics": ["IncomingBytes"]}])
+    answer = kinesis.enable_enhanced_monitoring(StreamName="s", ShardLevelMetrics=["ALL"])
+    equal(len(answer["DesiredShardLevelMetrics"]), 7)
+
+    refused("ValidationException", kinesis.update_stream_warm_throughput, StreamName="s", WarmThroughputMiBps=100)
+    kinesis.update_stream_mode(StreamARN=arn, StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    equal(kinesis.active("s")["StreamModeDetails"], {"StreamMode": "ON_DEMAND"})
+    answer = kinesis.update_stream_warm_throughput(StreamName="s", WarmThroughputMiBps=100)
+    equal(answer["WarmThroughput"], {"TargetMiBps": 100, "CurrentMiBps": 100})
+    text = refused(
+        "ValidationException", kinesis.split_shard, StreamName="s", ShardToSplit="shardId-000000000000", NewStartingHashKey="9"
+    )
+    equal(text, f"Request is invalid. Stream s under account {ACCOUNT} is in On-Demand mode.")
+    kinesis.create_stream(StreamName="d", StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    equal(kinesis.active("d")["OpenShardCount"], 4)
+    limits = kinesis.describe_limits()
+    equal((limits["OpenShardCount"], limits["OnDemandStreamCount"]), (5, 2))
+    kinesis.update_stream_mode(StreamARN=arn, StreamModeDetails={"StreamMode": "PROVISIONED"})
+    equal(kinesis.active("s")["StreamModeDetails"], {"StreamMode": "PROVISIONED"})
+
+    status = "MinimumThroughputBillingCommitment"
+    equal(kinesis.describe_account_settings()[status]["Status"], "DISABLED")
+    answer = kinesis.update_account_settings(**{status: {"Status": "ENABLED"}})[status]
+    equal((answer["Status"], "StartedAt" in answer), ("ENABLED", True))
+    equal(kinesis.describe_account_settings()[status], answer)
+    equal(Kinesis(endpoints, region="eu-west-1").describe_account_settings()[status]["Status"], "DISABLED")
+
+
+def consumers(endpoints):
+    kinesis = Kinesis(endpoints)
+    arn = kinesis.create("s", 1)["StreamARN"]
+    shard = "shardId-000000000000"
+    made = kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="app", Tags={"k": "v"})["Consumer"]
+    assert re.fullmatch(re.escape(arn) + "/consumer/app:[0-9]+", made["ConsumerARN"]), made
+    refused("ResourceInUseException", kinesis.register_stream_consumer, StreamARN=arn, ConsumerName="app")
+
+    def described(**ask):
+        return kinesis.describe_stream_consumer(**ask)["ConsumerDescription"]
+
+    consumer = made["ConsumerARN"]
+    wait("the consumer is ACTIVE", lambda: described(ConsumerARN=consumer)["ConsumerStatus"] == "ACTIVE")
+    equal(described(StreamARN=arn, ConsumerName="app"), described(ConsumerARN=consumer))
+    equal(described(ConsumerARN=consumer)["StreamARN"], arn)
+    equal(kinesis.list_tags_for_resource(ResourceARN=consumer)["Tags"], [{"Key": "k", "Value": "v"}])
+    kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="other")
+    page = kinesis.list_stream_consumers(StreamARN=arn, MaxResults=1)
+    equal([it["ConsumerName"] for it in page["Consumers"]], ["app"])
+    page = kinesis.list_stream_consumers(StreamARN=arn, NextToken=page["NextToken"])
+    equal(([it["ConsumerName"] for it in page["Consumers"]], "NextToken" in page), (["other"], False))
+    equal(kinesis.summary("s")["ConsumerCount"], 2)
+    refused("ResourceInUseException", kinesis.delete_stream, StreamName="s")
+
+    def subscribe(**start):
+        answer = kinesis.subscribe_to_shard(ConsumerARN=consumer, ShardId=shard, StartingPosition=start)
+        return iter(answer["EventStream"])
+
+    # An empty shard: a place to go on from, at which nothing is missed.
+    events = subscribe(Type="TRIM_HORIZON")
+    first = next(events)["SubscribeToShardEvent"]
+    equal((first["Records"], first["MillisBehindLatest"]), ([], 0))
+    before_all = first["ContinuationSequenceNumber"]
+    numbers = [
+        kinesis.put_record(StreamName="s", Data=f"{n}".encode(), PartitionKey="k")["SequenceNumber"] for n in range(3)
+    ]
+
+    def collect(events, count):
+        found, last = [], None
+        while len(found) < count:
+            last = next(events)["SubscribeToShardEvent"]
+            found += last["Records"]
+        return [it["Data"].decode() for it in found], last
+
+    texts, last = collect(events, 3)
+    equal((texts, last["ContinuationSequenceNumber"]), (["0", "1", "2"], numbers[-1]))
+    # The second one within five seconds is refused; later ones take over, and the first one's events end.
+    text = refused(
+        "ResourceInUseException",
+        kinesis.subscribe_to_shard,
+        ConsumerARN=consumer,
+        ShardId=shard,
+        StartingPosition={"Type": "LATEST"},
+    )
+    assert "Another active subscription exists" in text, text
+    start = time.time()
+    idle = next(events)["SubscribeToShardEvent"]
+    equal((idle["Records"], idle["ContinuationSequenceNumber"]), ([], numbers[-1]))
+    assert time.time() - start < 20, "no sign of life"
+
+    def later(**start):
+        """Once the subscription before has settled."""
+        found = []
+
+        def taken():
+            try:
+                found.append(subscribe(**start))
+                return True
+            except ClientError as error:
+                equal(error.response["Error"]["Code"], "ResourceInUseException")
+                return False
+
+        wait("the subscription is taken over", taken)
+        return found[0]
+
+    second = later(Type="AFTER_SEQUENCE_NUMBER", SequenceNumber=before_all)
+    equal(collect(second, 3)[0], ["0", "1", "2"])
+    equal([it for it in events if it["SubscribeToShardEvent"]["Records"]], [])
+    third = later(Type="AFTER_SEQUENCE_NUMBER", SequenceNumber=numbers[1])
+    equal(collect(third, 1)[0], ["2"])
+
+    # To the end of a closed shard: its children, and no number to go on from.
+    end = int(kinesis.list_shards(StreamARN=arn)["Shards"][0]["HashKeyRange"]["EndingHashKey"])
+    kinesis.split_shard(StreamARN=arn, ShardToSplit=shard, NewStartingHashKey=str(end // 2))
+    last = [it["SubscribeToShardEvent"] for it in third][-1]
+    equal([it["ShardId"] for it in last["ChildShards"]], ["shardId-000000000001", "shardId-000000000002"])
+    assert "ContinuationSequenceNumber" not in last, last
+
+    kinesis.deregister_stream_consumer(ConsumerARN=consumer)
+    gone = lambda: [it["ConsumerName"] for it in kinesis.list_stream_consumers(StreamARN=arn)["Consumers"]] == ["other"]
+    wait("the consumer is gone", gone)
+    text = refused("ResourceNotFoundException", kinesis.describe_stream_consumer, ConsumerARN=consumer)
+    equal(text, f"Consumer app, account {ACCOUNT} not found.")
+    refused(
+        "ResourceNotFoundException",
+        kinesis.subscribe_to_shard,
+        ConsumerARN=consumer,
+        ShardId=shard,
+        StartingPosition={"Type": "LATEST"},
+    )
+    kinesis.active("s")
+    kinesis.delete_stream(StreamName="s", EnforceConsumerDeletion=True)
+
+
+def signatures(endpoints):
+    """Against a credentials file: see CREDENTIALS in kinesis.rs."""
+    owner = Kinesis(endpoints, key="AKIDOWNER", secret="owner's secret/+")
+    arn = owner.create("open-one", 1)["StreamARN"]
+    owner.create("closed", 1)
+    owner.put_record(StreamName="open-one", Data=bytes(range(256)), PartitionKey="ж 100%")
+    wrong = Kinesis(endpoints, key="AKIDOWNER", secret="owner's secret")
+    text = refused("InvalidSignatureException", wrong.list_streams)
+    assert text.startswith("The request signature we calculated does not match"), text
+    text = refused("UnrecognizedClientException", Kinesis(endpoints, key="AKIDNOBODY").list_streams)
+    equal(text, "The security token included in the request is invalid.")
+
+    # A signed request with another body; one that is too old; one that was signed as a URL.
+    credentials = Credentials("AKIDOWNER", "owner's secret/+")
+
+    def signed(body, auth=SigV4Auth, at=None):
+        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Kinesis_20131202.ListStreams"}
+        request = AWSRequest("POST", endpoints[0] + "/", data=body, headers=headers)
+        signer = auth(credentials, "kinesis", REGION)
+        moment = datetime.datetime.fromtimestamp(at or time.time(), datetime.timezone.utc)
+        with mock.patch("botocore.auth.get_current_datetime", lambda *_, **__: moment):
+            signer.add_auth(request)
+        return request.prepare()
+
+    def send(request, body):
+        url = urllib.parse.urlparse(request.url)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+        headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
+        connection.request("POST", url.path + ("?" + url.query if url.query else ""), body, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    equal(send(signed(b"{}"), b"{}")[0], 200)
+    status, content = send(signed(b"{}"), b'{"Limit":1}')
+    equal((status, content["__type"]), (400, "InvalidSignatureException"))
+    # botocore signs a URL for a call without a body: one that is let in, and then can't be read.
+    url = signed(b"", auth=SigV4QueryAuth)
+    equal(send(url, b"")[1], {"__type": "SerializationException"})
+    equal(send(url, b"{}")[1]["__type"], "InvalidSignatureException")
+    status, content = send(signed(b"{}", at=time.time() - 400), b"{}")
+    assert status == 400 and content["message"].startswith("Signature expired"), content
+    status, content = send(signed(b"{}", at=time.time() + 400), b"{}")
+    assert status == 400 and content["message"].startswith("Signature not yet current"), content
+
+    # A policy is kept: reading what is open, and nothing else.
+    reader = Kinesis(endpoints, key="AKIDREADER", secret="reader")
+    equal(reader.status("open-one"), "ACTIVE")
+    shard = "shardId-000000000000"
+    equal(len(reader.read("open-one", shard)[0]), 1)
+    text = refused("AccessDeniedException", reader.put_record, StreamName="open-one", Data=b"", PartitionKey="k")
+    equal(
+        text,
+        f"User: arn:aws:iam::{ACCOUNT}:user/reader is not authorized to perform: kinesis:PutRecord on resource: {arn} "
+        "because no identity-based policy allows the kinesis:PutRecord action",
+    )
+    refused("AccessDeniedException", reader.describe_stream_summary, StreamName="closed")
+    iterator = owner.iterator("closed", shard)
+    refused("AccessDeniedException", reader.get_records, ShardIterator=iterator)
+    # An account has its own streams, and no way to another's.
+    stranger = Kinesis(endpoints, key="AKIDSTRANGER", secret="stranger")
+    equal(stranger.list_streams()["StreamNames"], [])
+    refused("AccessDeniedException", stranger.describe_stream, StreamARN=arn)
+    refused("AccessDeniedException", stranger.get_records, ShardIterator=iterator)
+
+    # The file is read again when it changes; a broken one leaves the last good one in force.
+    path = os.environ["CREDENTIALS"]
+    before = open(path).read()
+    with open(path, "w") as file:
+        file.write("nonsense")
+    # For longer than a node takes to look at it again.
+    start = time.time()
+    while time.time() - start < 5:
+        equal(owner.status("open-one"), "ACTIVE")
+    with open(path, "w") as file:
+        file.write(before.replace('"stranger"', '"stronger"'))
+    # Each node reads it by itself.
+    for endpoint in endpoints:
+        renewed = Kinesis([endpoint], key="AKIDSTRANGER", secret="stronger")
+
+        def works(renewed=renewed):
+            try:
+                return renewed.list_streams() is not None
+            except ClientError:
+                return False
+
+        wait("the new secret is known", works)
+    refused("InvalidSignatureException", stranger.list_streams)
+
+
+def command_line(endpoints):
+    """The AWS CLI, as `braid dev` says it."""
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }
+
+    def aws(*words):
+        command = [sys.executable, "-m", "awscli", "kinesis", *words, "--endpoint-url", endpoints[0], "--output", "json"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BOUND_S, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout) if ended.stdout.strip() else None
+
+    aws("create-stream", "--stream-name", "clicks", "--shard-count", "1")
+    aws("wait", "stream-exists", "--stream-name", "clicks")
+    put = aws("put-record", "--stream-name", "clicks", "--partition-key", "me", "--data", "hello")
+    found = aws("get-shard-iterator", "--stream-name", "clicks", "--shard-id", put["ShardId"], "--shard-iterator-type", "TRIM_HORIZON")
+    record = aws("get-records", "--shard-iterator", found["ShardIterator"])["Records"][0]
+    equal((record["SequenceNumber"], base64.b64decode(record["Data"])), (put["SequenceNumber"], b"hello"))
+
+
+def prior_knowledge(endpoints):
+    """HTTP/2 in clear text, without any upgrade: what KCL and the JavaScript SDK speak. Records in CBOR."""
+    made = Kinesis(endpoints).create("s", 1)
+    consumer = Kinesis(endpoints).register_stream_consumer(StreamARN=made["StreamARN"], ConsumerName="c")["Consumer"]
+    described = lambda: Kinesis(endpoints).describe_stream_consumer(ConsumerARN=consumer["ConsumerARN"])
+    wait("the consumer is ACTIVE", lambda: described()["ConsumerDescription"]["ConsumerStatus"] == "ACTIVE")
+    Kinesis(endpoints).put_record(StreamName="s", Data=b"hello", PartitionKey="k")
+
+    def head(operation, kind):
+        return {
+            "Content-Type": kind,
+            "X-Amz-Target": f"Kinesis_20131202.{operation}",
+            "X-Amz-Date": "20300101T000000Z",
+            "Authorization": "AWS4-HMAC-SHA256 Credential=test/20300101/us-east-1/kinesis/aws4_request, "
+            "SignedHeaders=host;x-amz-date, Signature=abc",
+        }
+
+    with httpx.Client(http1=False, http2=True, timeout=30) as client:
+        kind = "application/x-amz-cbor-1.1"
+        answer = client.post(endpoints[0], headers=head("ListStreams", kind), content=b"\xa0")
+        equal((answer.http_version, answer.status_code, answer.headers["content-type"]), ("HTTP/2", 200, kind))
+        assert answer.content.startswith(b"\xa3\x6bStreamNames\x81\x61s"), answer.content
+        kind = "application/x-amz-json-1.1"
+        start = {"ConsumerARN": consumer["ConsumerARN"], "ShardId": "shardId-000000000000"}
+        body = json.dumps({**start, "StartingPosition": {"Type": "TRIM_HORIZON"}}).encode()
+        with client.stream("POST", endpoints[0], headers=head("SubscribeToShard", kind), content=body) as answer:
+            equal((answer.http_version, answer.status_code), ("HTTP/2", 200))
+            equal(answer.headers["content-type"], "application/vnd.amazon.eventstream")
+            buffer, events = EventStreamBuffer(), []
+            for chunk in answer.iter_bytes():
+                buffer.add_data(chunk)
+                events += [(it.headers[":event-type"], json.loads(it.payload)) for it in buffer]
+                if len(events) >= 2:
+                    break
+    equal(events[0], ("initial-response", {}))
+    kind, event = events[1]
+    equal((kind, base64.b64decode(event["Records"][0]["Data"])), ("SubscribeToShardEvent", b"hello"))
 
 
 if __name__ == "__main__":

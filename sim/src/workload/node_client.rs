@@ -212,6 +212,7 @@ impl NodeClient {
             stream_name: stream.to_owned(),
             shard_id: shard.to_owned(),
             starting_position: Some(v1::StartingPosition { r#type: kind.into(), sequence_number, timestamp_ms }),
+            consumer: String::new(),
         };
         let subscribe = |mut node: BraidClient<Channel>, request| async move { node.subscribe_to_shard(request).await };
         let (returned, result) = match self.ask(node, request, subscribe).await {
@@ -287,6 +288,7 @@ impl NodeClient {
                     shard_count: shards,
                     retention_ms,
                     max_record_bytes: 0,
+                    ..v1::CreateStreamRequest::default()
                 };
                 let create = |mut node: Node, request| async move { node.create_stream(request).await };
                 self.ask(node, request, create).await.map(|_| AdminDone::Accepted)

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Catalog;
+use super::attributes::Attributes;
 use super::change::{Change, Step};
 use super::stream::{Stream, StreamShard, StreamStatus};
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, NodeId, ShardId, StreamId, Zone};
-use crate::limits::TIME_MS_MAX;
+use crate::limits::{CONSUMERS_MAX, TAGS_MAX, TIME_MS_MAX};
 use crate::name::StreamName;
 use crate::sequence::SECOND_MAX;
 use crate::shard::ShardState;
@@ -90,6 +91,10 @@ pub enum Violation {
     ChangeMismatch {
         stream: StreamId,
     },
+    /// Attributes of no stream, or more of something than is allowed.
+    WrongAttributes {
+        stream: StreamId,
+    },
     /// A step's children do not take the place of its parents.
     WrongStep {
         stream: StreamId,
@@ -118,6 +123,12 @@ impl Catalog {
             check_lineage(stream, &mut found);
         }
         self.check_changes(&mut found);
+        for (&stream, it) in &self.attributes.streams {
+            let within = it.consumers.len() <= CONSUMERS_MAX && it.tags.len() <= TAGS_MAX;
+            if !self.streams.contains_key(&stream) || !within || *it == Attributes::default() {
+                found.push(Violation::WrongAttributes { stream });
+            }
+        }
         found
     }
 
@@ -308,6 +319,9 @@ impl fmt::Display for Violation {
             }
             Violation::ChangeMismatch { stream } => {
                 write!(f, "stream {stream}'s status does not fit what is being changed about it")
+            }
+            Violation::WrongAttributes { stream } => {
+                write!(f, "stream {stream} has attributes and is not there, or has empty ones or too many")
             }
             Violation::WrongStep { stream, parents } => {
                 write!(f, "stream {stream}'s shards {parents:?} would not be replaced by what is planned")

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::attributes::AttributeError;
 use super::stream::StreamStatus;
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, ShardId, StreamId, Zone};
@@ -21,6 +22,7 @@ pub enum CatalogError {
     Node(NodeError),
     Group(GroupError),
     Stream(StreamError),
+    Attribute(AttributeError),
 }
 
 impl fmt::Display for CatalogError {
@@ -31,6 +33,7 @@ impl fmt::Display for CatalogError {
             CatalogError::Node(error) => error.fmt(f),
             CatalogError::Group(error) => error.fmt(f),
             CatalogError::Stream(error) => error.fmt(f),
+            CatalogError::Attribute(error) => error.fmt(f),
         }
     }
 }
@@ -58,6 +61,12 @@ impl From<GroupError> for CatalogError {
 impl From<StreamError> for CatalogError {
     fn from(error: StreamError) -> CatalogError {
         CatalogError::Stream(error)
+    }
+}
+
+impl From<AttributeError> for CatalogError {
+    fn from(error: AttributeError) -> CatalogError {
+        CatalogError::Attribute(error)
     }
 }
 
