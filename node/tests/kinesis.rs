@@ -1,5 +1,5 @@
-//! Real Kinesis clients against a real cluster: three nodes in this process, boto3 and the AWS CLI in
-//! another.
+//! Real Kinesis clients against a real cluster: three nodes in this process, and in others boto3, the AWS CLI, the
+//! Java SDK and KCL.
 //!
 //! `scripts/kinesis-clients` installs them from PyPI once. Where it can't (no network, no Python), every test here
 //! says so and counts as skipped.
@@ -29,6 +29,9 @@ const SCENARIOS: &[&str] = &[
     "command_line",
     "prior_knowledge",
 ];
+
+/// Those that need Java besides.
+const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl"];
 
 /// One who may do anything in its account, one of another account, and one who may only read.
 const CREDENTIALS: &str = r#"
@@ -63,6 +66,12 @@ fn python() -> Result<String, String> {
         true => Ok(String::from_utf8_lossy(&made.stdout).trim().to_string()),
         false => Err(String::from_utf8_lossy(&made.stderr).trim().to_string()),
     }
+}
+
+/// Whether programs can be run from their source: Java 11 or newer.
+fn java() -> Result<(), String> {
+    let asked = Command::new("java").arg("-version").output().map_err(|e| format!("java: {e}"))?;
+    if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
 }
 
 fn run(python: &str, scenario: &str) -> Result<(), Failed> {
@@ -100,10 +109,15 @@ fn main() {
     if let Err(why) = &python {
         eprintln!("SKIPPED: no test with a real Kinesis client runs, since they can't be had here: {why}");
     }
-    let skipped = python.is_err();
-    let trials = SCENARIOS.iter().map(|scenario| {
+    let java = java();
+    if let Err(why) = &java {
+        eprintln!("SKIPPED: no test with the Java SDK or KCL runs, since there is no Java here: {why}");
+    }
+    let trial = |scenario: &'static str, skipped: bool| {
         let python = python.clone().unwrap_or_default();
         Trial::test(format!("client_{scenario}"), move || run(&python, scenario)).with_ignored_flag(skipped)
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    };
+    let pythons = SCENARIOS.iter().map(|scenario| trial(scenario, python.is_err()));
+    let javas = JAVA_SCENARIOS.iter().map(|scenario| trial(scenario, python.is_err() || java.is_err()));
+    libtest_mimic::run(&arguments, pythons.chain(javas).collect()).exit();
 }
