@@ -4,8 +4,8 @@
 //! shard → group → leader) → `throttle` → [`replication`] (propose, log, apply) → answer; and back
 //! out through `read`. `docs/life-of-a-record.md` tells it.
 //!
-//! Beside that path: [`config`], [`control`] (what the catalog says, made so), `maintenance`,
-//! [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`].
+//! Beside that path: [`kinesis`] (the other face, over the functions of `api`), [`config`], [`control`] (what the catalog
+//! says, made so), `maintenance`, [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`].
 
 pub mod api;
 pub mod clock;
