@@ -78,6 +78,7 @@ impl fmt::Display for Failure {
 fn exit_of(reason: Reason) -> Exit {
     match reason {
         Reason::StreamNotFound | Reason::ShardNotFound | Reason::GroupNotFound | Reason::NodeNotFound => Exit::NotFound,
+        Reason::ConsumerNotFound | Reason::PolicyNotFound => Exit::NotFound,
         Reason::InvalidArgument | Reason::IteratorInvalid | Reason::NextTokenInvalid | Reason::Unsupported => {
             Exit::Usage
         }

@@ -118,6 +118,18 @@ struct Settings {
     /// error, warn, info, debug, trace, or directives such as info,braid_node=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// The account whose streams have plain names
+    #[arg(long, value_name = "DIGITS")]
+    kinesis_account: Option<String>,
+    /// The region whose streams have plain names
+    #[arg(long, value_name = "NAME")]
+    kinesis_region: Option<String>,
+    /// The file of keys by which signatures are verified, or any
+    #[arg(long, value_name = "PATH")]
+    kinesis_credentials: Option<String>,
+    /// How far a signature's time may be off; 0 takes any time
+    #[arg(long, value_name = "SECONDS")]
+    kinesis_clock_skew_s: Option<String>,
     /// For a request without a deadline of its own, and the most for one with
     #[arg(long, value_name = "MS")]
     request_deadline_ms: Option<String>,
@@ -151,6 +163,10 @@ impl From<Settings> for Flags {
             throttle: s.throttle,
             shard_count_limit: s.shard_count_limit,
             log_level: s.log_level,
+            kinesis_account: s.kinesis_account,
+            kinesis_region: s.kinesis_region,
+            kinesis_credentials: s.kinesis_credentials,
+            kinesis_clock_skew_s: s.kinesis_clock_skew_s,
             request_deadline_ms: s.request_deadline_ms,
             max_concurrent_requests: s.max_concurrent_requests,
         }

@@ -146,7 +146,6 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
             let settings = StreamSettings {
                 retention_ms: retention.map_or(0, |kept| kept.as_millis() as u64),
                 limits: Some(limits.over(v1::StreamLimits::default())),
-                ..StreamSettings::default()
             };
             if if_missing && exists_with(&client, &name, shards).await? {
                 let found = client.wait_active(&name).await?;

@@ -68,9 +68,7 @@ impl Default for ClientOptions {
 pub struct StreamSettings {
     /// How long records are kept, in ms.
     pub retention_ms: u64,
-    /// Greatest data plus partition key of a record, in bytes.
-    pub max_record_bytes: u32,
-    /// Its other limits.
+    /// Its limits.
     pub limits: Option<v1::StreamLimits>,
 }
 
@@ -132,8 +130,8 @@ impl Client {
             stream_name: stream.to_owned(),
             shard_count,
             retention_ms: settings.retention_ms,
-            max_record_bytes: settings.max_record_bytes,
             limits: settings.limits,
+            ..v1::CreateStreamRequest::default()
         };
         self.call(Repeat::Harmful, |mut node| {
             let request = request.clone();
@@ -349,8 +347,7 @@ impl Client {
     pub async fn list_streams(&self) -> Result<Vec<v1::StreamDescription>, CallError> {
         let (mut streams, mut next_token) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
-            let request =
-                v1::ListStreamsRequest { limit: PAGE, exclusive_start_stream_name: String::new(), next_token };
+            let request = v1::ListStreamsRequest { limit: PAGE, next_token, ..v1::ListStreamsRequest::default() };
             let page = self
                 .call(Repeat::Harmless, |mut node| {
                     let request = request.clone();

@@ -4,14 +4,15 @@
 //! shard → group → leader) → `throttle` → [`replication`] (propose, log, apply) → answer; and back
 //! out through `read`. `docs/life-of-a-record.md` tells it.
 //!
-//! Beside that path: [`config`], [`control`] (what the catalog says, made so), `maintenance`,
-//! [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`].
+//! Beside that path: [`kinesis`] (the other face, over the functions of `api`), [`config`], [`control`] (what the catalog
+//! says, made so), `maintenance`, [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`].
 
 pub mod api;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod index;
+pub mod kinesis;
 mod maintenance;
 pub mod metrics;
 mod node;

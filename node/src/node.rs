@@ -27,6 +27,7 @@ use crate::index::RecordIndex;
 use crate::index::ordered::OrderedIndex;
 #[cfg(feature = "rocksdb")]
 use crate::index::rocks::RocksIndex;
+use crate::kinesis::{Access, CredentialsError, Home};
 use crate::maintenance;
 use crate::metrics::NodeMetrics;
 use crate::metrics::serve::MetricsServer;
@@ -37,8 +38,13 @@ use crate::replication::{GroupOptions, Groups};
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The windows hold several AppendEntries in flight at the largest size.
-const PEER_OPTIONS: ServeOptions =
-    ServeOptions { stream_window: 8 << 20, connection_window: 32 << 20, streams_per_connection: None, keepalive: None };
+const PEER_OPTIONS: ServeOptions = ServeOptions {
+    stream_window: 8 << 20,
+    connection_window: 32 << 20,
+    streams_per_connection: None,
+    keepalive: None,
+    http1: false,
+};
 
 /// How long a node that hears nobody waits for the time before it opens what it stores.
 const ALONE: Duration = Duration::from_secs(2);
@@ -64,6 +70,8 @@ pub enum StartError {
     },
     /// The identity does not fit the configuration or the cluster.
     Identity(String),
+    /// The credentials file can't be used.
+    Credentials(CredentialsError),
     /// The catalog's replica refuses.
     Catalog(String),
 }
@@ -74,6 +82,7 @@ impl fmt::Display for StartError {
             StartError::DataDir { dir, why } => write!(f, "data_dir {}: {why}", dir.display()),
             StartError::Listen { field, address, why } => write!(f, "{field} {address}: {why}"),
             StartError::Identity(why) => write!(f, "{why}"),
+            StartError::Credentials(error) => error.fmt(f),
             StartError::Catalog(why) => write!(f, "catalog: {why}"),
         }
     }
@@ -187,8 +196,22 @@ impl Node {
         };
         crate::metrics::groups::follow(&metrics, groups.clone());
         let service = Service::new(&config, membership.clone(), index.clone(), clock.clone(), metrics.clone());
+        let home = Home { account: config.kinesis_account.clone(), region: config.kinesis_region.clone() };
+        let access = match &config.kinesis_credentials {
+            None => Access::development(home.clone()),
+            Some(path) => {
+                let skew = Duration::from_secs(config.kinesis_clock_skew_s);
+                let access = Access::verified(home.clone(), path, skew).await.map_err(StartError::Credentials)?;
+                let (follow, stopped) = (access.clone().follow(path.clone()), wait_stop(stopping.clone()));
+                tasks.push(task::spawn(async move {
+                    let (follow, stopped) = (std::pin::pin!(follow), std::pin::pin!(stopped));
+                    futures_util::future::select(follow, stopped).await;
+                }));
+                access
+            }
+        };
         tasks.push(task::spawn(async move {
-            if let Err(e) = api::serve(service, client_listener, api_stop).await {
+            if let Err(e) = api::serve(service, home, access, client_listener, api_stop).await {
                 tracing::error!("{e}");
             }
         }));

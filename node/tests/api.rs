@@ -306,6 +306,7 @@ async fn a_subscription_pushes_what_is_there_and_what_comes_and_resumes_exactly(
         stream_name: "s".into(),
         shard_id: "shardId-000000000000".into(),
         starting_position: Some(v1::StartingPosition { r#type: kind as i32, sequence_number: number, timestamp_ms: 0 }),
+        consumer: String::new(),
     };
     // Through each node: one leads, the others pass on.
     for node in 0..3 {
@@ -650,5 +651,78 @@ async fn retention_and_limits_change_while_a_stream_is_used() {
     client.update_stream(update(0, Some(v1::StreamLimits::default()))).await.unwrap();
     let found = settle(&mut client, "kept").await;
     assert_eq!((found.retention_ms, found.limits.unwrap().write_records_per_s), (48 * 3_600_000, 1_000));
+    cluster.stop_all().await;
+}
+
+/// What a stream carries is changed by the catalog's leader, whichever node is asked, and seen through all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attributes_and_consumers_are_the_same_through_every_node() {
+    use v1::change_attributes_request::Change;
+    let mut cluster = TestCluster::start().await;
+    let mut clients = Vec::new();
+    for node in 0..3 {
+        clients.push(client(&cluster, node).await);
+    }
+    create(&mut clients[0], "s", 1).await;
+    let change = |change| v1::ChangeAttributesRequest {
+        stream_name: "s".into(),
+        consumer_name: String::new(),
+        change: Some(change),
+    };
+    let tag = |key: &str| v1::Tag { key: key.into(), value: "v".into() };
+    let register = |name: &str| Change::Register(v1::RegisterConsumer { name: name.into(), tags: vec![tag("of it")] });
+    for (node, key) in ["a", "b", "c"].into_iter().enumerate() {
+        let set = Change::Tags(v1::TagsChange { set: vec![tag(key)], remove: vec![] });
+        clients[node].change_attributes(change(set)).await.unwrap();
+        let name = format!("consumer-{node}");
+        let changed = clients[node].change_attributes(change(register(&name))).await.unwrap().into_inner();
+        let (before, after) = (changed.before.unwrap(), changed.attributes.unwrap());
+        assert_eq!((before.consumers.len(), after.consumers.len()), (node, node + 1));
+        for client in &mut clients {
+            let request = v1::DescribeAttributesRequest { stream_name: "s".into() };
+            let found = client.describe_attributes(request).await.unwrap().into_inner().attributes.unwrap();
+            assert_eq!((found.tags.len(), found.consumers.len()), (node + 1, node + 1));
+            assert_eq!(
+                (found.consumers[node].name.as_str(), &found.consumers[node].tags[..]),
+                (&*name, &[tag("of it")][..])
+            );
+        }
+    }
+    let reason = |status: Status| (status.code(), detail(&status).reason(), detail(&status).outcome());
+    let refused = Outcome::Refused;
+    let again = clients[1].change_attributes(change(register("consumer-0"))).await.unwrap_err();
+    assert_eq!(reason(again), (Code::AlreadyExists, ErrorReason::ConsumerExists, refused));
+    let unknown = clients[2].change_attributes(change(Change::Deregister("nobody".into()))).await.unwrap_err();
+    assert_eq!(reason(unknown), (Code::NotFound, ErrorReason::ConsumerNotFound, refused));
+    let none =
+        clients[2].change_attributes(change(Change::Policy(v1::PolicyChange { policy: None }))).await.unwrap_err();
+    assert_eq!(reason(none), (Code::NotFound, ErrorReason::PolicyNotFound, refused));
+    let empty = v1::ChangeAttributesRequest { stream_name: "s".into(), ..v1::ChangeAttributesRequest::default() };
+    let nothing = clients[0].change_attributes(empty).await.unwrap_err();
+    assert_eq!(detail(&nothing).field, "change");
+
+    let subscribe = v1::SubscribeToShardRequest {
+        stream_name: "s".into(),
+        shard_id: "shardId-000000000000".into(),
+        starting_position: Some(v1::StartingPosition { r#type: Kind::Latest as i32, ..Default::default() }),
+        consumer: "consumer-0".into(),
+    };
+    // A second one within five seconds is refused; asked again where this machine was too slow to ask so soon.
+    let start = Instant::now();
+    let (first, second) = loop {
+        let first = clients[0].subscribe_to_shard(subscribe.clone()).await;
+        match (first, clients[1].subscribe_to_shard(subscribe.clone()).await) {
+            (Ok(first), Err(second)) => break (first.into_inner(), second),
+            _ => assert!(start.elapsed() < BOUND, "no two subscriptions within five seconds of each other"),
+        }
+        braid_env::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(reason(second), (Code::FailedPrecondition, ErrorReason::Subscribed, refused));
+    // Another consumer has its own; and who is not registered, as many as it likes.
+    for consumer in ["consumer-1", "", ""] {
+        let other = v1::SubscribeToShardRequest { consumer: consumer.into(), ..subscribe.clone() };
+        clients[2].subscribe_to_shard(other).await.unwrap();
+    }
+    drop(first);
     cluster.stop_all().await;
 }

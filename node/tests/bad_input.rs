@@ -36,7 +36,10 @@ fn stream(name: &str, shards: u32) -> v1::CreateStreamRequest {
 fn stream_rows() -> Vec<Row> {
     let named = |name: &str| Ask::Create(stream(name, 1));
     let kept = |ms| Ask::Create(v1::CreateStreamRequest { retention_ms: ms, ..stream("t", 1) });
-    let sized = |bytes| Ask::Create(v1::CreateStreamRequest { max_record_bytes: bytes, ..stream("t", 1) });
+    let sized = |max_record_bytes| {
+        let limits = Some(v1::StreamLimits { max_record_bytes, ..v1::StreamLimits::default() });
+        Ask::Create(v1::CreateStreamRequest { limits, ..stream("t", 1) })
+    };
     let allowed = &["1 to 128", "[a-zA-Z0-9_.-]"];
     let transfer = |group, to_node| Ask::Transfer(v1::TransferLeaderRequest { group, to_node });
     vec![
@@ -65,7 +68,7 @@ fn stream_rows() -> Vec<Row> {
         row("delete: unknown", Ask::Delete("nobody"), NO_STREAM, "", &["nobody", "not exist"]),
         row("delete: empty", Ask::Delete(""), INVALID, "stream_name", allowed),
         row("describe: unknown", Ask::Describe("nobody"), NO_STREAM, "", &["no stream nobody"]),
-        row("describe: illegal", Ask::Describe("no/body"), INVALID, "stream_name", allowed),
+        row("describe: illegal", Ask::Describe("no/such/body"), INVALID, "stream_name", allowed),
         row("transfer: no group", transfer(99, 1), (Code::NotFound, R::GroupNotFound), "", &["99"]),
         row("transfer: no node", transfer(1, 99), (Code::NotFound, R::NodeNotFound), "", &["99"]),
     ]
@@ -323,7 +326,12 @@ fn subscribe_rows(valid: &Valid) -> Vec<Row> {
     };
     let to = |stream: &str, shard: &str, start| {
         let (stream_name, shard_id) = (stream.into(), shard.into());
-        Ask::Subscribe(v1::SubscribeToShardRequest { stream_name, shard_id, starting_position: start })
+        Ask::Subscribe(v1::SubscribeToShardRequest {
+            stream_name,
+            shard_id,
+            starting_position: start,
+            consumer: String::new(),
+        })
     };
     let latest = Some(start(Kind::Latest as i32, ""));
     let at = |number: &str| to("s", SHARD_0, Some(start(Kind::AtSequenceNumber as i32, number)));

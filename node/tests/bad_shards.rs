@@ -97,7 +97,7 @@ fn scale_rows() -> Vec<Row> {
 fn setting_rows() -> Vec<Row> {
     let create = |limits| {
         let request = v1::CreateStreamRequest { stream_name: "t".into(), shard_count: 1, ..Default::default() };
-        Ask::Create(v1::CreateStreamRequest { limits: Some(limits), max_record_bytes: 8 << 10, ..request })
+        Ask::Create(v1::CreateStreamRequest { limits: Some(limits), ..request })
     };
     let update = |retention_ms, limits| {
         Ask::Update(v1::UpdateStreamRequest { stream_name: "s".into(), retention_ms, limits, autoscale: None })
@@ -114,7 +114,7 @@ fn setting_rows() -> Vec<Row> {
     vec![
         row("create: write rate", create(beyond), INVALID, "write_bytes_per_s", rate),
         row("create: read calls", create(calls), INVALID, "read_calls_per_s", rate),
-        row("create: two sizes", create(small), INVALID, "max_record_bytes", &["is 8192", "is 4095"]),
+        row("create: record size", create(small), INVALID, "max_record_bytes", &["4095", "4096 to 10485760"]),
         row("update: write rate", update(0, Some(beyond)), INVALID, "write_bytes_per_s", rate),
         row("update: record size", update(0, Some(small)), INVALID, "max_record_bytes", &["4095", "4096 to 10485760"]),
         row("autoscale: from 0", bounds(0, 5), INVALID, "autoscale", &["0 to 5 shards", "ascending, 1 to 10000"]),

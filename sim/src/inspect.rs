@@ -268,7 +268,7 @@ async fn replica_facts(
         }
         State::Catalog(catalog) => {
             let checkpoints = of_kind(&checkpoints, |state| match state {
-                State::Catalog(catalog) => Some(catalog.clone()),
+                State::Catalog(catalog) => Some(catalog.as_ref().clone()),
                 State::Data(_) => None,
             });
             let (entries, checkpoints) = (&entries[..], &checkpoints[..]);

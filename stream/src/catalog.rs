@@ -8,6 +8,7 @@
 //! Not here: carrying it out. The catalog's leader compares this with the groups and proposes to
 //! them what is missing.
 
+mod attributes;
 mod change;
 mod check;
 mod error;
@@ -25,6 +26,8 @@ use braid_probe::{Bug, Mark, planted, reachable};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use attributes::AttributeTable;
+pub use attributes::{Account, AttributeError, Attributes, Consumer, ConsumerStatus, ShardMetric};
 pub use change::{Change, Step};
 pub use check::Violation;
 pub use error::{
@@ -48,8 +51,8 @@ use crate::versioned::{self, DecodeError};
 
 const VERSION: u8 = 3;
 
-/// As version 3, without what streams are scaled to, the calls for it, what is being forgotten, who scales by load, and
-/// all about moves at its end.
+/// As version 3, without what streams are scaled to, the calls for it, what is being forgotten, who scales by load, all
+/// about moves, and attributes at its end.
 const VERSION_WITHOUT_SCALINGS: u8 = 2;
 
 /// As version 2, without the changes under way at its end.
@@ -89,6 +92,7 @@ pub struct Catalog {
     moving: Option<Move>,
     /// Replicas move to where fewer are, until it is even.
     rebalancing: bool,
+    attributes: AttributeTable,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -141,7 +145,8 @@ pub struct Addresses {
 }
 
 /// What an accepted command did. Repeating an accepted command gives the same answer, except for `CreateStream`,
-/// whose name is then taken, and `BeginReshard` and `SetShardCount`, whose stream is then UPDATING.
+/// whose name is then taken, `BeginReshard` and `SetShardCount`, whose stream is then UPDATING, and the registration of a
+/// consumer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogReply {
     Initialised,
@@ -189,6 +194,13 @@ pub enum CatalogReply {
     MoveEnded {
         group: GroupId,
     },
+    AttributesChanged {
+        stream: StreamId,
+    },
+    ConsumersSettled {
+        stream: StreamId,
+    },
+    AccountSet,
 }
 
 impl Default for Catalog {
@@ -220,6 +232,7 @@ impl Catalog {
             moved: BTreeSet::new(),
             moving: None,
             rebalancing: false,
+            attributes: AttributeTable::default(),
         }
     }
 
@@ -316,6 +329,9 @@ impl Catalog {
             CatalogCommand::SetRebalancing(it) => self.set_rebalancing(it),
             CatalogCommand::BeginMove(it) => self.begin_move(*it)?,
             CatalogCommand::EndMove(it) => self.end_move(*it)?,
+            CatalogCommand::ChangeAttributes(it) => self.change_attributes(it)?,
+            CatalogCommand::SettleConsumers(it) => self.settle_consumers(it.stream)?,
+            CatalogCommand::SetAccount(it) => self.set_account(it)?,
         };
         self.revision += 1;
         note(&reply);
@@ -330,8 +346,12 @@ impl Catalog {
     pub fn decode(bytes: &[u8]) -> Result<Catalog, DecodeError> {
         // What came later stands at the end: empty maps, and no.
         match bytes.split_first() {
-            Some((&VERSION_WITHOUT_CHANGES, body)) => versioned::decode_body(&[body, &[0; 10]].concat()),
-            Some((&VERSION_WITHOUT_SCALINGS, body)) => versioned::decode_body(&[body, &[0; 9]].concat()),
+            Some((&VERSION_WITHOUT_CHANGES, body)) => {
+                versioned::decode_body(&[body, &[0; 10], &AttributeTable::NONE].concat())
+            }
+            Some((&VERSION_WITHOUT_SCALINGS, body)) => {
+                versioned::decode_body(&[body, &[0; 9], &AttributeTable::NONE[..]].concat())
+            }
             _ => versioned::decode(VERSION, bytes),
         }
     }
@@ -532,6 +552,7 @@ impl Catalog {
         self.shard_count_calls.remove(&id);
         self.forgetting.remove(&id);
         self.autoscale.remove(&id);
+        self.attributes.streams.remove(&id);
         if planted(Bug::StreamIdReused) && id.0 + 1 == self.next_stream {
             self.next_stream -= 1;
         }
@@ -561,5 +582,6 @@ fn note(reply: &CatalogReply) {
         CatalogReply::StreamUpdating { .. } => reachable!(Mark::StreamUpdating),
         CatalogReply::ReshardCommitted { .. } => reachable!(Mark::ReshardCommitted),
         CatalogReply::ShardsForgotten { .. } | CatalogReply::AutoscaleSet { .. } => {}
+        CatalogReply::AttributesChanged { .. } | CatalogReply::ConsumersSettled { .. } | CatalogReply::AccountSet => {}
     }
 }

@@ -5,16 +5,18 @@
 //!
 //! Not here: what a command does (`catalog.rs`), and the data groups' commands (`command.rs`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::autoscale::Bounds;
-use crate::catalog::{Addresses, Settings, Standing, StreamMode, TokenKey};
+use crate::catalog::{Addresses, Settings, ShardMetric, Standing, StreamMode, TokenKey};
 use crate::hash::HashKey;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId, Offset, StreamId, Zone};
 use crate::limits::LimitOverrides;
 use crate::moves::Move;
-use crate::name::StreamName;
+use crate::name::{ConsumerName, StreamName};
 use crate::scale::Shares;
 use crate::versioned::{self, DecodeError};
 
@@ -42,6 +44,9 @@ const TAG_SET_STANDING: u8 = 25;
 const TAG_SET_REBALANCING: u8 = 26;
 const TAG_BEGIN_MOVE: u8 = 27;
 const TAG_END_MOVE: u8 = 28;
+const TAG_CHANGE_ATTRIBUTES: u8 = 32;
+const TAG_SETTLE_CONSUMERS: u8 = 33;
+const TAG_SET_ACCOUNT: u8 = 34;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogCommand {
@@ -68,6 +73,9 @@ pub enum CatalogCommand {
     BeginMove(Move),
     /// The group's membership is what the catalog says: the node that was left may forget what it has.
     EndMove(Move),
+    ChangeAttributes(ChangeAttributes),
+    SettleConsumers(SettleConsumers),
+    SetAccount(SetAccount),
 }
 
 /// The first command. Repeating it word for word changes nothing.
@@ -244,6 +252,67 @@ pub struct SetRebalancing {
     pub on: bool,
 }
 
+/// Changes what a stream carries besides records and shards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChangeAttributes {
+    pub at_ms: u64,
+    pub stream: StreamId,
+    pub change: AttributeChange,
+}
+
+/// The order of the variants is the format: new ones come last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AttributeChange {
+    /// Of the stream, or of one of its consumers.
+    Tags {
+        consumer: Option<ConsumerName>,
+        set: BTreeMap<String, String>,
+        remove: BTreeSet<String>,
+    },
+    /// Of the stream, or of one of its consumers; `None` takes it away.
+    Policy {
+        consumer: Option<ConsumerName>,
+        policy: Option<String>,
+    },
+    /// The key that records are to be encrypted with; `None`: with none.
+    Encryption {
+        key: Option<String>,
+    },
+    ShardMetrics {
+        enable: BTreeSet<ShardMetric>,
+        disable: BTreeSet<ShardMetric>,
+    },
+    Mode {
+        mode: StreamMode,
+    },
+    WarmThroughput {
+        mibps: u32,
+    },
+    Register {
+        name: ConsumerName,
+        tags: BTreeMap<String, String>,
+    },
+    Deregister {
+        name: ConsumerName,
+    },
+}
+
+/// Consumers that are being created are there from now on, those that are being deleted are gone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettleConsumers {
+    pub stream: StreamId,
+}
+
+/// What an account sets for itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetAccount {
+    pub at_ms: u64,
+    /// Empty: the default one.
+    pub namespace: String,
+    /// Whether it commits to a minimum of throughput.
+    pub committed: bool,
+}
+
 impl CatalogCommand {
     /// The payload of the command's log entry.
     pub fn encode(&self) -> Bytes {
@@ -269,6 +338,9 @@ impl CatalogCommand {
             CatalogCommand::SetRebalancing(it) => versioned::encode(&[VERSION, TAG_SET_REBALANCING], it),
             CatalogCommand::BeginMove(it) => versioned::encode(&[VERSION, TAG_BEGIN_MOVE], it),
             CatalogCommand::EndMove(it) => versioned::encode(&[VERSION, TAG_END_MOVE], it),
+            CatalogCommand::ChangeAttributes(it) => versioned::encode(&[VERSION, TAG_CHANGE_ATTRIBUTES], it),
+            CatalogCommand::SettleConsumers(it) => versioned::encode(&[VERSION, TAG_SETTLE_CONSUMERS], it),
+            CatalogCommand::SetAccount(it) => versioned::encode(&[VERSION, TAG_SET_ACCOUNT], it),
         })
     }
 
@@ -301,6 +373,9 @@ impl CatalogCommand {
             TAG_SET_REBALANCING => CatalogCommand::SetRebalancing(versioned::decode_body(body)?),
             TAG_BEGIN_MOVE => CatalogCommand::BeginMove(versioned::decode_body(body)?),
             TAG_END_MOVE => CatalogCommand::EndMove(versioned::decode_body(body)?),
+            TAG_CHANGE_ATTRIBUTES => CatalogCommand::ChangeAttributes(versioned::decode_body(body)?),
+            TAG_SETTLE_CONSUMERS => CatalogCommand::SettleConsumers(versioned::decode_body(body)?),
+            TAG_SET_ACCOUNT => CatalogCommand::SetAccount(versioned::decode_body(body)?),
             found => return Err(DecodeError::UnknownTag { found }),
         })
     }

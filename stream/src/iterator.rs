@@ -41,7 +41,7 @@ impl IteratorKind {
     pub fn position(&self, shard: &Shard) -> Result<Position, WrongSequence> {
         let given_out = |number: SequenceNumber| {
             let ours = (number.created_s, number.shard_index) == (shard.created_s, shard.id.index);
-            match ours && number.offset < shard.next {
+            match ours && (number.offset < shard.next || number.is_beginning()) {
                 true => Ok(number.offset),
                 false => Err(WrongSequence { number, shard: shard.id }),
             }
@@ -50,6 +50,8 @@ impl IteratorKind {
             IteratorKind::TrimHorizon => shard.trimmed,
             IteratorKind::Latest => shard.next,
             IteratorKind::AtSequence(number) => given_out(number)?.max(shard.trimmed),
+            // Where the shard begins: its first record comes after that.
+            IteratorKind::AfterSequence(number) if number.is_beginning() => given_out(number)?.max(shard.trimmed),
             IteratorKind::AfterSequence(number) => given_out(number)?.advance(1).max(shard.trimmed),
             IteratorKind::AtTimestamp(ms) => return Ok(Position::Time(ms)),
         }))

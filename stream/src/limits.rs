@@ -42,6 +42,8 @@ pub const BATCH_BYTES_MAX: u64 = 16 * MIB;
 
 pub const PARTITION_KEY_CHARS_MAX: usize = 256;
 pub const STREAM_NAME_CHARS_MAX: usize = 128;
+/// Room for an account, a dot and any region's name.
+pub const NAMESPACE_CHARS_MAX: usize = 64;
 /// A node's address as `host:port`: a DNS name has at most 253 characters.
 pub const ADDRESS_CHARS_MAX: usize = 260;
 
@@ -64,6 +66,17 @@ pub const SHARD_COUNT_CALLS_MS: u64 = 24 * HOUR_MS;
 /// Splits and merges of one stream that are carried out at the same time: writers to those shards wait for some
 /// milliseconds, and it shall be a small part of a large stream that does.
 pub const STEPS_AT_ONCE: usize = 32;
+/// Kinesis' numbers; what they bound is in the catalog, in every node's memory.
+pub const TAGS_MAX: usize = 50;
+pub const TAG_KEY_CHARS_MAX: usize = 128;
+pub const TAG_VALUE_CHARS_MAX: usize = 256;
+pub const POLICY_BYTES_MAX: usize = 20 * KIB as usize;
+pub const KEY_ID_CHARS_MAX: usize = 2048;
+/// Registered consumers of a stream, and those among them that are being created.
+pub const CONSUMERS_MAX: usize = 20;
+pub const CONSUMERS_CREATING_MAX: usize = 5;
+/// Namespaces whose accounts have set something; as many as there may be streams.
+pub const ACCOUNTS_MAX: usize = 10_000;
 /// Shards a stream in on-demand mode starts with.
 pub const SHARDS_ON_DEMAND: u32 = 4;
 /// The catalog is in every node's memory and in every checkpoint: it has to end somewhere.

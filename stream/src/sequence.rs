@@ -35,6 +35,16 @@ pub struct SequenceNumber {
 }
 
 impl SequenceNumber {
+    /// Stands before a shard's first record, and is where the shard's numbers start. No record has it: none arrived in 1970.
+    pub fn beginning(created_s: u64, shard_index: u32) -> SequenceNumber {
+        SequenceNumber { created_s, shard_index, offset: Offset::ZERO, arrival_s: 0 }
+    }
+
+    /// Whether it is the shard's [`SequenceNumber::beginning`].
+    pub fn is_beginning(&self) -> bool {
+        self.offset == Offset::ZERO && self.arrival_s == 0
+    }
+
     /// Reads what [`fmt::Display`] writes: exactly 56 digits, with every fixed digit in place.
     pub fn parse(text: &str) -> Result<SequenceNumber, SequenceNumberError> {
         let refused = |reason| SequenceNumberError { text: text.chars().take(64).collect(), reason };

@@ -3,6 +3,7 @@
 //! Invariant: at most `CONNECTIONS_MAX` connections of one listener are open; beyond it new ones
 //! wait in the kernel's queue. Sockets come from `env`; tonic opens none.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use braid_env::time::Instant;
 use braid_env::{net, time};
 use futures_util::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,9 +22,17 @@ use tonic::transport::server::Connected;
 /// node's memory.
 const CONNECTIONS_MAX: usize = 4096;
 
+/// A connection on which the other end has said nothing for so long is dropped: twice as long as the longest call, a
+/// subscription, may take. HTTP/2's own keepalives are far shorter; HTTP/1.1 has none.
+const IDLE: Duration = Duration::from_secs(600);
+
 /// One accepted connection.
 pub(crate) struct Connection {
     stream: net::Stream,
+    /// When the other end was heard last.
+    heard: Instant,
+    /// When to look at that again: set anew when it rings, and not with every byte.
+    look: time::Sleep,
     remote: SocketAddr,
     _place: OwnedSemaphorePermit,
 }
@@ -45,7 +55,20 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let it = &mut *self;
+        if let Poll::Ready(read) = Pin::new(&mut it.stream).poll_read(cx, buf) {
+            it.heard = Instant::now();
+            return Poll::Ready(read);
+        }
+        while Pin::new(&mut it.look).poll(cx).is_ready() {
+            let until = it.heard + IDLE;
+            if Instant::now() >= until {
+                let why = format!("nothing was heard for {} s", IDLE.as_secs());
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            it.look = time::sleep_until(until);
+        }
+        Poll::Pending
     }
 }
 
@@ -84,7 +107,8 @@ pub(crate) fn accepted(listener: net::Listener) -> impl Stream<Item = io::Result
         loop {
             match listener.accept().await {
                 Ok((stream, remote)) => {
-                    let connection = Connection { stream, remote, _place: place };
+                    let connection =
+                        Connection { stream, heard: Instant::now(), look: time::sleep(IDLE), remote, _place: place };
                     return Some((Ok(connection), (listener, places)));
                 }
                 Err(e) => {

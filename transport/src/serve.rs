@@ -24,6 +24,8 @@ pub struct ServeOptions {
     pub streams_per_connection: Option<u32>,
     /// How often a silent connection is asked for a sign of life, and how long the answer may take.
     pub keepalive: Option<(Duration, Duration)>,
+    /// Whether HTTP/1.1 is served besides HTTP/2.
+    pub http1: bool,
 }
 
 /// Why a listener stopped serving.
@@ -55,6 +57,7 @@ where
     };
     let (every, answer) = options.keepalive.unzip();
     Server::builder()
+        .accept_http1(options.http1)
         .max_concurrent_streams(options.streams_per_connection)
         .http2_keepalive_interval(every)
         .http2_keepalive_timeout(answer)

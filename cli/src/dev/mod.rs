@@ -159,6 +159,9 @@ fn welcome(layout: &Layout, members: &[Member], took: Duration) {
     println!("  {braid} put clicks 'hello' --key me");
     println!("  {braid} tail clicks --from trim-horizon");
     println!("  {braid} cluster status");
+    println!("\nOr with any Kinesis client, such as the AWS CLI (any key will do):\n");
+    println!("  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1");
+    println!("  aws kinesis list-streams --endpoint-url http://{}", layout.client(1));
     println!("\nTo see what a lost machine does:  kill -9 {}", members[0].pid);
     println!("Data and logs: {}   Stop: Ctrl-C", layout.dir.display());
     use std::io::Write;

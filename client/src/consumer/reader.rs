@@ -136,6 +136,7 @@ impl Reader {
             stream_name: self.stream.to_string(),
             shard_id: self.shard.to_string(),
             starting_position: Some(v1::StartingPosition { r#type: kind.into(), sequence_number, timestamp_ms }),
+            consumer: String::new(),
         };
         self.iterator = None; // it stays behind from here on
         let address = self.client.nodes().address_for(self.group, Instant::now());

@@ -369,6 +369,10 @@ fn is_passing(reason: Reason) -> bool {
         | Reason::GroupNotFound
         | Reason::NodeNotFound
         | Reason::Damaged
+        | Reason::ConsumerNotFound
+        | Reason::ConsumerExists
+        | Reason::PolicyNotFound
+        | Reason::Subscribed
         | Reason::Unsupported => false,
     }
 }

@@ -53,6 +53,11 @@ impl EdgeLayer {
         let places = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
         EdgeLayer { places, deadline, metrics }
     }
+
+    /// The places that calls take; the other face takes of the same.
+    pub fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
+    }
 }
 
 impl<S> Layer<S> for EdgeLayer {

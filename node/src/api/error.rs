@@ -9,11 +9,12 @@ use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::google_rpc;
 use braid_proto::v1::{ErrorDetail, ErrorReason as Reason, Outcome, ShardLimit};
 use braid_stream::catalog::{
-    CatalogError, GroupError, NodeError, ReshardError, ShardCountError, StreamError, StreamStatus,
+    AttributeError, CatalogError, GroupError, NodeError, ReshardError, ShardCountError, StreamError, StreamStatus,
 };
 use braid_stream::group::Refused;
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::iterator::TokenError;
+use braid_stream::record::RequestError;
 use braid_stream::scale::ScaleError;
 use braid_stream::throttle::{Limit, Throttled};
 use prost::{Message, Name};
@@ -39,6 +40,8 @@ pub enum ApiError {
         /// What is wrong and what is allowed.
         why: String,
     },
+    /// The records of a call are too many or too large.
+    Request(RequestError),
     /// Nowhere to send it. Nothing was done.
     Route(RouteError),
     /// The leader that would have been asked is not one. Nothing was done.
@@ -101,6 +104,8 @@ pub enum ApiError {
         /// Which.
         why: String,
     },
+    /// The consumer has subscribed to the shard a moment ago.
+    Subscribed,
     /// Another node said so: its status, whole.
     Passed(Status),
 }
@@ -121,6 +126,14 @@ impl ApiError {
         }
     }
 
+    /// What is wrong with the size of a call's records, if that is it.
+    pub fn as_request(&self) -> Option<&RequestError> {
+        match self {
+            ApiError::Request(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What a client is told: code, detail, text.
     pub fn explain(&self) -> Explained {
         match self {
@@ -129,6 +142,14 @@ impl ApiError {
                 it.detail.field.clone_from(field);
                 it
             }
+            ApiError::Request(error) => match error {
+                RequestError::Record { nth, error } => {
+                    ApiError::invalid(format!("records[{nth}].data"), error).explain()
+                }
+                RequestError::Count { .. } | RequestError::Bytes { .. } => {
+                    ApiError::invalid("records", error).explain()
+                }
+            },
             ApiError::Route(error) => of_route(error),
             ApiError::NotLeader { group, leader } => not_leader(*group, leader),
             ApiError::Throttled(throttled) => {
@@ -171,6 +192,10 @@ impl ApiError {
             ApiError::NoNode { why } => Explained::new(Code::NotFound, Reason::NodeNotFound, why.clone()),
             ApiError::LimitExceeded { why } => {
                 Explained::new(Code::ResourceExhausted, Reason::LimitExceeded, why.clone()).retry(1_000)
+            }
+            ApiError::Subscribed => {
+                let text = "the consumer has subscribed to this shard a moment ago".to_string();
+                Explained::new(Code::FailedPrecondition, Reason::Subscribed, text).retry(5_000)
             }
             ApiError::Passed(status) => of_status(status),
         }
@@ -282,12 +307,14 @@ fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::InvalidArgument | Reason::IteratorInvalid | Reason::NextTokenInvalid => Code::InvalidArgument,
         Reason::StreamNotFound | Reason::ShardNotFound | Reason::GroupNotFound | Reason::NodeNotFound => Code::NotFound,
-        Reason::StreamExists => Code::AlreadyExists,
+        Reason::ConsumerNotFound | Reason::PolicyNotFound => Code::NotFound,
+        Reason::StreamExists | Reason::ConsumerExists => Code::AlreadyExists,
         Reason::StreamNotActive
         | Reason::ShardClosed
         | Reason::WrongRange
         | Reason::IteratorExpired
-        | Reason::NextTokenExpired => Code::FailedPrecondition,
+        | Reason::NextTokenExpired
+        | Reason::Subscribed => Code::FailedPrecondition,
         Reason::LimitExceeded | Reason::Throttled => Code::ResourceExhausted,
         Reason::Overloaded | Reason::NotLeader | Reason::NoLeader | Reason::NodeStopping => Code::Unavailable,
         Reason::OutcomeUnknown | Reason::PredecessorRefused => Code::Aborted,
@@ -441,6 +468,13 @@ fn of_catalog(error: &CatalogError) -> Explained {
             }
             StreamError::NoGroups => refused(Code::Unavailable, Reason::NoLeader).retry(1_000),
             StreamError::TooMany => refused(Code::ResourceExhausted, Reason::LimitExceeded),
+        },
+        CatalogError::Attribute(it) => match it {
+            AttributeError::TooMany { .. } => refused(Code::ResourceExhausted, Reason::LimitExceeded),
+            AttributeError::TooLong { .. } => refused(Code::InvalidArgument, Reason::InvalidArgument),
+            AttributeError::NoSuchConsumer { .. } => refused(Code::NotFound, Reason::ConsumerNotFound),
+            AttributeError::ConsumerExists { .. } => refused(Code::AlreadyExists, Reason::ConsumerExists),
+            AttributeError::NoPolicy => refused(Code::NotFound, Reason::PolicyNotFound),
         },
         CatalogError::Group(GroupError::TooMany) => refused(Code::ResourceExhausted, Reason::LimitExceeded),
         CatalogError::Node(NodeError::Unknown { .. }) => refused(Code::NotFound, Reason::NodeNotFound),

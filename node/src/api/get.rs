@@ -14,6 +14,8 @@ use braid_stream::catalog::TokenKey;
 use braid_stream::ids::{GroupId, Offset, ShardId};
 use braid_stream::iterator::{IteratorKind, IteratorToken, Position};
 use braid_stream::limits::{GET_BYTES_MAX, GET_RECORDS_MAX};
+use braid_stream::name::StreamName;
+use braid_stream::sequence::SequenceNumber;
 use futures_util::{Stream, StreamExt};
 use tonic::Status;
 
@@ -23,7 +25,7 @@ use crate::read::subscribe::{Event, Interrupted, subscribe};
 use crate::read::{Budget, Extent, GroupReader, ReadError};
 use crate::replication::ProposeError;
 use crate::routing::forward::request;
-use crate::routing::{RouteError, Router, StreamRoutes};
+use crate::routing::{CATALOG_WAIT, RouteError, Router, StreamRoutes};
 use crate::throttle::ShardFacts;
 
 /// How long a leader may take to make sure that it leads; a round trip to another zone, unless it
@@ -68,7 +70,7 @@ struct Subject {
 }
 
 impl Service {
-    pub(super) async fn shard_iterator(
+    pub(crate) async fn shard_iterator(
         &self,
         message: &v1::GetShardIteratorRequest,
         call: &Call,
@@ -81,7 +83,7 @@ impl Service {
             wire::ITERATOR_START,
         )?;
         let routes = self.router.serving_stream(&name).await?;
-        let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
+        let subject = self.subject_named(routes, &message.shard_id).await?;
         let here = || async {
             let reader = self.reader(&subject)?;
             let position = self.begin(&reader, subject.shard, kind, wire::ITERATOR_START).await?;
@@ -98,7 +100,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn records(
+    pub(crate) async fn records(
         &self,
         message: &v1::GetRecordsRequest,
         call: &Call,
@@ -132,6 +134,12 @@ impl Service {
             client.get_records(request(message.clone(), Some(call.deadline))).await
         })
         .await
+    }
+
+    /// The stream that an iterator is for, as far as this node knows; `None` too if the iterator is not good.
+    pub(crate) fn stream_of_iterator(&self, token: &str) -> Option<StreamName> {
+        let token = IteratorToken::open(token, &self.token_key().ok()?.0).ok()?;
+        Some(self.router.stream_of(token.shard).ok()?.stream.name.clone())
     }
 
     async fn records_here(
@@ -174,7 +182,7 @@ impl Service {
         })
     }
 
-    pub(super) async fn subscription(
+    pub(crate) async fn subscription(
         &self,
         message: &v1::SubscribeToShardRequest,
         call: &Call,
@@ -186,7 +194,7 @@ impl Service {
         let kind =
             wire::iterator_kind(start.r#type, &start.sequence_number, start.timestamp_ms, wire::SUBSCRIPTION_START)?;
         let routes = self.router.serving_stream(&name).await?;
-        let subject = subject(&routes, wire::shard_id(&routes, &message.shard_id)?)?;
+        let subject = self.subject_named(routes, &message.shard_id).await?;
         let place = self
             .subscriptions
             .clone()
@@ -196,7 +204,7 @@ impl Service {
             .at_leader(
                 subject.group,
                 call,
-                || self.events_here(&subject, kind),
+                || self.events_here(&subject, kind, &message.consumer),
                 |mut client| async move {
                     // No deadline: a subscription ends by itself.
                     let answer = client.subscribe_to_shard(request(message.clone(), None)).await?;
@@ -214,14 +222,35 @@ impl Service {
         })))
     }
 
-    async fn events_here(&self, subject: &Subject, kind: IteratorKind) -> Result<Events, ApiError> {
+    /// The number that stands before the first record of the shard that a subscription is for: to go on after while
+    /// it never had one.
+    pub(crate) fn first_number(&self, message: &v1::SubscribeToShardRequest) -> Option<String> {
+        let routes = self.router.stream(&wire::stream_name(&message.stream_name).ok()?).ok()?;
+        let shard = wire::shard_id(&routes, &message.shard_id).ok()?;
+        Some(SequenceNumber::beginning(routes.shard(shard)?.created_s, shard.index).to_string())
+    }
+
+    async fn events_here(&self, subject: &Subject, kind: IteratorKind, consumer: &str) -> Result<Events, ApiError> {
         let (reader, group) = (self.reader(subject)?, subject.group);
+        let seat = match consumer {
+            "" => None,
+            consumer => Some(self.seats.take(subject.shard, consumer).ok_or(ApiError::Subscribed)?),
+        };
         let from = self.begin(&reader, subject.shard, kind, wire::SUBSCRIPTION_START).await?;
         let events = subscribe(reader.clone(), subject.shard, from, self.clock.clone())
             .map_err(|error| self.read_failed(group, error))?;
         let (router, shard, service) = (self.router.clone(), subject.shard, self.clone());
         let series = self.metrics.shards.get(shard, subject.routes.stream.name.as_str());
+        let mut taken_over = seat.as_ref().map(|seat| seat.ended());
+        let taken_over = async move {
+            match &mut taken_over {
+                Some(ended) => drop(ended.wait_for(|ended| *ended).await),
+                None => std::future::pending().await,
+            }
+        };
+        let events = events.take_until(Box::pin(taken_over));
         Ok(Box::pin(events.then(move |event| {
+            let _held_until_the_end = &seat;
             if let Ok(event) = &event {
                 let bytes = event.records.iter().map(|it| it.record.size()).sum();
                 let records = event.records.len() as u64;
@@ -231,6 +260,19 @@ impl Service {
             let router = router.clone();
             async move { told(event, &router, group, shard).await.map_err(Status::from) }
         })))
+    }
+
+    /// A shard by its name. One that another node has just told of may be on its way here: waits for it a little.
+    async fn subject_named(&self, routes: Arc<StreamRoutes>, name: &str) -> Result<Subject, ApiError> {
+        let unknown = match wire::shard_id(&routes, name) {
+            Ok(shard) => return subject(&routes, shard),
+            Err(error) => error,
+        };
+        let Ok(shard) = ShardId::parse(routes.stream.id, name) else { return Err(unknown) };
+        match self.router.routes_with(shard, &[shard.index], Instant::now() + CATALOG_WAIT).await {
+            Some(newer) => subject(&newer, shard),
+            None => Err(unknown),
+        }
     }
 
     /// The offset at which `kind` begins, as of a moment after the call came in.

@@ -7,9 +7,12 @@
 //! ```
 //! Invariant: wire types stay in this module, and errors become statuses in `error.rs` only.
 //!
-//! Deliberately absent: authentication and TLS, and the Kinesis face, which will call the same
-//! functions.
+//! The functions take and give the API's messages, which nodes also forward calls with; the Kinesis face (`kinesis/`)
+//! calls the same ones.
+//!
+//! Deliberately absent: authentication and TLS.
 
+mod attributes;
 mod autoscale;
 mod cluster;
 mod edge;
@@ -21,6 +24,7 @@ mod moves;
 mod page;
 mod put;
 mod reshard;
+mod seats;
 mod server;
 mod streams;
 mod wire;
@@ -33,6 +37,7 @@ use braid_env::watch;
 use braid_probe::{Mark, reachable, sometimes};
 use braid_proto::v1;
 use braid_proto::v1::braid_server::Braid;
+use braid_stream::record::RequestError;
 use braid_stream::sequence::SequenceNumber;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -47,9 +52,11 @@ use crate::routing::forward::is_forwarded;
 use crate::throttle::ThrottleTable;
 
 use edge::Deadline;
-use error::ApiError;
-use get::Events;
+pub(crate) use error::{ApiError, Explained};
+pub(crate) use get::Events;
+use seats::Seats;
 pub use server::serve;
+pub(crate) use wire::Verdict;
 
 /// Subscriptions one node serves or passes on; each holds an event of up to 1 MiB at most.
 const SUBSCRIPTIONS: usize = 1_000;
@@ -67,6 +74,7 @@ pub struct Parts {
     clock: NodeClock,
     metrics: Arc<NodeMetrics>,
     subscriptions: Arc<Semaphore>,
+    seats: Seats,
     /// Turns true when the node stops: subscriptions would outlive any grace.
     stopping: watch::Sender<bool>,
     started: Instant,
@@ -95,6 +103,13 @@ pub struct Call {
     deadline: Instant,
 }
 
+impl Call {
+    /// A client's own call.
+    pub(crate) fn of_client(deadline: Instant) -> Call {
+        Call { forwarded: false, deadline }
+    }
+}
+
 impl Service {
     /// The API over what `membership` has joined, now or later.
     pub fn new(
@@ -112,6 +127,7 @@ impl Service {
             clock,
             metrics,
             subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS)),
+            seats: Seats::default(),
             stopping: watch::channel(false).0,
             started: Instant::now(),
             zone: config.zone.as_str().to_string(),
@@ -122,6 +138,21 @@ impl Service {
             deadline: Duration::from_millis(config.request_deadline_ms),
             concurrency: config.max_concurrent_requests,
         }))
+    }
+
+    /// The most time a call has.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Where calls are counted.
+    pub(crate) fn metrics(&self) -> Arc<NodeMetrics> {
+        self.metrics.clone()
+    }
+
+    /// This node's time.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     fn call<T>(&self, request: &Request<T>) -> Call {
@@ -260,6 +291,30 @@ impl Braid for Service {
         answer(self.subscription(request.get_ref(), &call).await)
     }
 
+    async fn change_attributes(
+        &self,
+        request: Request<v1::ChangeAttributesRequest>,
+    ) -> Result<Response<v1::ChangeAttributesResponse>, Status> {
+        let call = self.call(&request);
+        answer(Service::change_attributes(self, request.get_ref(), &call).await)
+    }
+
+    async fn describe_attributes(
+        &self,
+        request: Request<v1::DescribeAttributesRequest>,
+    ) -> Result<Response<v1::DescribeAttributesResponse>, Status> {
+        let call = self.call(&request);
+        answer(Service::describe_attributes(self, request.get_ref(), &call).await)
+    }
+
+    async fn update_account(
+        &self,
+        request: Request<v1::UpdateAccountRequest>,
+    ) -> Result<Response<v1::UpdateAccountResponse>, Status> {
+        let call = self.call(&request);
+        answer(Service::update_account(self, request.get_ref(), &call).await)
+    }
+
     async fn cluster_status(
         &self,
         _: Request<v1::ClusterStatusRequest>,
@@ -331,7 +386,7 @@ impl Service {
         let record = wire::record("", message.data, message.partition_key, &message.explicit_hash_key)?;
         let verdicts = self.put(&name, vec![record], false, call).await.map_err(|error| match error {
             // This call has one record, and no list of them.
-            ApiError::Invalid { field, why } => ApiError::invalid(field.trim_start_matches("records[0]."), why),
+            ApiError::Request(RequestError::Record { error, .. }) => ApiError::invalid("data", error),
             error => error,
         })?;
         let verdict = verdicts.into_iter().next().expect("one record has one verdict");

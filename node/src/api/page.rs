@@ -38,6 +38,13 @@ pub enum Page {
         /// The filter's time, if it has one.
         filter_ms: u64,
     },
+    /// A stream's registered consumers whose names follow this one.
+    Consumers {
+        /// The stream's name.
+        stream: String,
+        /// The last name of the page before.
+        after: String,
+    },
 }
 
 /// Why a page token is refused.

@@ -60,7 +60,7 @@ type Judged = Vec<(usize, Verdict)>;
 
 impl Service {
     /// Appends `records`; one verdict each, in order. Errors: nothing was appended.
-    pub(super) async fn put(
+    pub(crate) async fn put(
         &self,
         name: &StreamName,
         records: Vec<Record>,

@@ -15,7 +15,7 @@ use crate::routing::StreamRoutes;
 use crate::routing::forward::request;
 
 impl Service {
-    pub(super) async fn split(
+    pub(crate) async fn split(
         &self,
         message: &v1::SplitShardRequest,
         call: &Call,
@@ -40,7 +40,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn merge(
+    pub(crate) async fn merge(
         &self,
         message: &v1::MergeShardsRequest,
         call: &Call,
@@ -61,7 +61,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn shard_count(
+    pub(crate) async fn shard_count(
         &self,
         message: &v1::UpdateShardCountRequest,
         call: &Call,

@@ -1,4 +1,4 @@
-//! The client listener: services, limits of connections and messages, and what runs beside them.
+//! The client listener: both faces, limits of connections and messages, and what runs beside them.
 //!
 //! Invariant: a message over its limit is refused by its length prefix, before it is read.
 
@@ -21,6 +21,7 @@ use tower::Layer;
 
 use super::edge::EdgeLayer;
 use super::{Service, autoscale};
+use crate::kinesis::{Access, DoorLayer, Face, Home};
 use crate::replication::Groups;
 use crate::routing::forward::MESSAGE_BYTES_MAX;
 
@@ -34,6 +35,7 @@ const OPTIONS: ServeOptions = ServeOptions {
     connection_window: 16 << 20,
     streams_per_connection: Some(1_024),
     keepalive: Some((Duration::from_secs(20), Duration::from_secs(10))),
+    http1: true,
 };
 
 /// How often it is looked whether the node belongs to a cluster yet.
@@ -44,6 +46,8 @@ const CLEAR_EVERY: Duration = Duration::from_secs(10);
 /// Serves clients on `listener` until `stop`, then lets the calls under way finish.
 pub async fn serve(
     service: Service,
+    home: Home,
+    access: Access,
     listener: net::Listener,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
@@ -56,6 +60,7 @@ pub async fn serve(
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let edge = EdgeLayer::new(service.concurrency, service.deadline, service.metrics.clone());
+    let face = Face::new(service.clone(), home, access, edge.places());
     // Within this task and not beside it: what it holds of the node is gone when this returns.
     let beside = std::pin::pin!(run_beside(service.clone(), health.clone()));
     let stopping = async move {
@@ -69,7 +74,7 @@ pub async fn serve(
         .add_service(reflection().build_v1().expect(described))
         .add_service(reflection().build_v1alpha().expect(described))
         .prepare();
-    let server = braid_transport::serve(listener, OPTIONS, edge.layer(routes), stopping);
+    let server = braid_transport::serve(listener, OPTIONS, DoorLayer(face).layer(edge.layer(routes)), stopping);
     match select(std::pin::pin!(server), beside).await {
         Either::Left((served, _)) => served,
         Either::Right((never, _)) => match never {},

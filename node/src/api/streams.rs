@@ -4,15 +4,20 @@
 //! its own copy, which is behind by a heartbeat at most, except that "there is no such stream" is
 //! never said before the leader was asked.
 
+use std::collections::BTreeSet;
+
 use braid_proto::v1;
 use braid_stream::catalog::StreamMode;
-use braid_stream::catalog_command::{CatalogCommand, CreateStream, DeleteStream, SetAutoscale, SetSettings};
+use braid_stream::catalog_command::{
+    AttributeChange, CatalogCommand, ChangeAttributes, CreateStream, DeleteStream, SetAutoscale, SetSettings,
+};
 use braid_stream::ids::GroupId;
 use braid_stream::listing::ShardFilter;
+use braid_stream::name::StreamName;
 
 use super::error::ApiError;
 use super::page::{Page, PageTokenError};
-use super::{Call, Service, wire};
+use super::{Call, Service, attributes, wire};
 use crate::routing::forward::request;
 use crate::routing::{RouteError, StreamRoutes};
 
@@ -23,7 +28,7 @@ const STREAMS_MAX: usize = 1_000;
 const SHARDS_MAX: usize = 1_000;
 
 impl Service {
-    pub(super) async fn create(
+    pub(crate) async fn create(
         &self,
         message: &v1::CreateStreamRequest,
         call: &Call,
@@ -33,17 +38,25 @@ impl Service {
             0 => self.default_retention_ms,
             ms => ms,
         };
-        let limits = wire::limits_of_new(message)?;
+        let limits = message.limits.as_ref().map(wire::limit_overrides).unwrap_or_default();
+        let mode = attributes::mode_from_wire(message.mode()).unwrap_or(StreamMode::Provisioned);
+        let tags = attributes::tags(&message.tags);
         let here = || async {
             let command = CatalogCommand::CreateStream(CreateStream {
                 at_ms: self.clock.now_ms(),
                 name: name.clone(),
                 shards: message.shard_count,
                 retention_ms,
-                mode: StreamMode::Provisioned,
+                mode,
                 limits,
             });
             self.propose_to_catalog(command).await?;
+            if !tags.is_empty() {
+                let stream = self.router.stream(&name)?.stream.id;
+                let change = AttributeChange::Tags { consumer: None, set: tags.clone(), remove: BTreeSet::new() };
+                let command = ChangeAttributes { at_ms: self.clock.now_ms(), stream, change };
+                self.propose_to_catalog(CatalogCommand::ChangeAttributes(command)).await?;
+            }
             Ok(v1::CreateStreamResponse {})
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
@@ -52,7 +65,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn delete(
+    pub(crate) async fn delete(
         &self,
         message: &v1::DeleteStreamRequest,
         call: &Call,
@@ -68,7 +81,7 @@ impl Service {
         .await
     }
 
-    pub(super) async fn update(
+    pub(crate) async fn update(
         &self,
         message: &v1::UpdateStreamRequest,
         call: &Call,
@@ -111,7 +124,7 @@ impl Service {
         }
     }
 
-    pub(super) async fn describe(
+    pub(crate) async fn describe(
         &self,
         message: &v1::DescribeStreamRequest,
         call: &Call,
@@ -126,9 +139,21 @@ impl Service {
             Err(RouteError::NoStream(_)) => {}
             found => return Ok(found?),
         }
+        self.describe_at_leader(message, call).await
+    }
+
+    /// As [`Service::describe`], by the catalog's leader: whoever changed the stream through any node sees it change.
+    pub(crate) async fn describe_at_leader(
+        &self,
+        message: &v1::DescribeStreamRequest,
+        call: &Call,
+    ) -> Result<v1::DescribeStreamResponse, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
         let here = || async {
             self.router.confirm_catalog().await?;
-            Ok(look()?)
+            Ok(v1::DescribeStreamResponse {
+                stream: Some(wire::stream(&*self.router.stream(&name)?, self.clock.now_ms())),
+            })
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
             client.describe_stream(request(message.clone(), Some(call.deadline))).await
@@ -136,13 +161,35 @@ impl Service {
         .await
     }
 
-    pub(super) fn list(&self, message: &v1::ListStreamsRequest) -> Result<v1::ListStreamsResponse, ApiError> {
+    /// As [`Service::list`], by the catalog's leader.
+    pub(crate) async fn list_at_leader(
+        &self,
+        message: &v1::ListStreamsRequest,
+        call: &Call,
+    ) -> Result<v1::ListStreamsResponse, ApiError> {
+        let here = || async {
+            self.router.confirm_catalog().await?;
+            self.list(message)
+        };
+        self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
+            client.list_streams(request(message.clone(), Some(call.deadline))).await
+        })
+        .await
+    }
+
+    pub(crate) fn list(&self, message: &v1::ListStreamsRequest) -> Result<v1::ListStreamsResponse, ApiError> {
         let limit = page_size("limit", message.limit, STREAMS_DEFAULT, STREAMS_MAX)?;
+        let namespace = message.namespace.as_deref();
         let after = match (message.exclusive_start_stream_name.as_str(), message.next_token.as_str()) {
-            (name, "") => name.to_string(),
+            (name, "") => match namespace {
+                Some(namespace) if !namespace.is_empty() => format!("{namespace}/{name}"),
+                _ => name.to_string(),
+            },
             ("", token) => match self.page(token)? {
                 Page::Streams { after } => after,
-                Page::Shards { .. } => return Err(ApiError::PageToken(PageTokenError::Invalid)),
+                Page::Shards { .. } | Page::Consumers { .. } => {
+                    return Err(ApiError::PageToken(PageTokenError::Invalid));
+                }
             },
             _ => {
                 return Err(ApiError::invalid(
@@ -153,7 +200,8 @@ impl Service {
         };
         // One more than the page holds says whether there is another page.
         let mut names: Vec<_> = self.router.catalog()?.state(|c| {
-            let later = c.names().keys().filter(|name| name.as_str() > after.as_str());
+            let here = |name: &&StreamName| namespace.is_none_or(|it| name.namespace().unwrap_or_default() == it);
+            let later = c.names().keys().filter(|name| name.as_str() > after.as_str()).filter(here);
             later.take(limit + 1).cloned().collect()
         });
         let more = names.len() > limit;
@@ -170,7 +218,7 @@ impl Service {
         Ok(v1::ListStreamsResponse { streams: known.map(|it| wire::stream(&it, now_ms)).collect(), next_token })
     }
 
-    pub(super) async fn shards(
+    pub(crate) async fn shards(
         &self,
         message: &v1::ListShardsRequest,
         call: &Call,
@@ -185,9 +233,19 @@ impl Service {
             Err(ApiError::Route(RouteError::NoStream(_))) => {}
             found => return found,
         }
+        self.shards_at_leader(message, call).await
+    }
+
+    /// As [`Service::shards`], by the catalog's leader.
+    pub(crate) async fn shards_at_leader(
+        &self,
+        message: &v1::ListShardsRequest,
+        call: &Call,
+    ) -> Result<v1::ListShardsResponse, ApiError> {
+        let name = wire::stream_name(&message.stream_name)?;
         let here = || async {
             self.router.confirm_catalog().await?;
-            look()
+            self.shards_here(message, &*self.router.stream(&name)?)
         };
         self.at_leader(GroupId::CATALOG, call, here, |mut client| async move {
             client.list_shards(request(message.clone(), Some(call.deadline))).await
@@ -239,7 +297,7 @@ impl Service {
         Ok(v1::ListShardsResponse { shards: shards.collect(), next_token })
     }
 
-    fn page(&self, token: &str) -> Result<Page, ApiError> {
+    pub(super) fn page(&self, token: &str) -> Result<Page, ApiError> {
         Page::decode(token, &self.token_key()?, self.clock.now_ms()).map_err(ApiError::PageToken)
     }
 }

@@ -26,7 +26,7 @@ fn routes() -> StreamRoutes {
             None => ShardState::Open,
         },
     };
-    let (split, merged) = (CREATED + 10 * HOUR, CREATED + 20 * HOUR);
+    let (split, merged) = (CREATED + 10 * HOUR + 500, CREATED + 20 * HOUR);
     let shards = [
         shard(whole, CREATED, [None, None], Some((split, vec![1, 2]))),
         shard(halves[0], split, [Some(0), None], Some((merged, vec![3]))),

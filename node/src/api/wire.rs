@@ -11,7 +11,7 @@ use braid_stream::iterator::IteratorKind;
 use braid_stream::limits::{LimitOverrides, Limits};
 use braid_stream::listing::ShardFilter;
 use braid_stream::name::{PartitionKey, StreamName};
-use braid_stream::record::{Record, RequestError, check_request};
+use braid_stream::record::{Record, check_request};
 use braid_stream::scale::Shares;
 use braid_stream::sequence::{SECOND_MAX, SequenceNumber};
 use braid_stream::shard::ShardState;
@@ -80,10 +80,7 @@ pub fn records(entries: Vec<v1::PutRecordsRequestEntry>) -> Result<Vec<Record>, 
 
 /// The request's limits: how many, how large each, how large together.
 pub fn check_records(records: &[Record], limits: &Limits) -> Result<(), ApiError> {
-    check_request(records, limits).map_err(|error| match &error {
-        RequestError::Record { nth, error } => ApiError::invalid(format!("records[{nth}].data"), error),
-        RequestError::Count { .. } | RequestError::Bytes { .. } => ApiError::invalid("records", error),
-    })
+    check_request(records, limits).map_err(ApiError::Request)
 }
 
 /// What a call's fields that say where reading begins are called.
@@ -151,19 +148,6 @@ pub fn shard_filter(stream: StreamId, filter: &v1::ShardFilter) -> Result<ShardF
         Type::AtTimestamp => ShardFilter::AtTimestamp(ms),
         Type::FromTimestamp => ShardFilter::FromTimestamp(ms),
     })
-}
-
-/// What a new stream sets differently. Its greatest record may be named in two places, for the sake of old clients.
-pub fn limits_of_new(message: &v1::CreateStreamRequest) -> Result<LimitOverrides, ApiError> {
-    let limits = message.limits.as_ref().map(limit_overrides).unwrap_or_default();
-    let alone = Some(u64::from(message.max_record_bytes)).filter(|bytes| *bytes > 0);
-    match (alone, limits.record_bytes_max) {
-        (Some(alone), Some(other)) if alone != other => {
-            let why = format!("is {alone}, but limits.max_record_bytes is {other}: one of them is enough");
-            Err(ApiError::invalid("max_record_bytes", why))
-        }
-        (alone, other) => Ok(LimitOverrides { record_bytes_max: alone.or(other), ..limits }),
-    }
 }
 
 /// Whether a stream scales by load: not if both bounds are 0.
@@ -337,6 +321,7 @@ pub fn stream(routes: &StreamRoutes, now_ms: u64) -> v1::StreamDescription {
         scaling_steps: routes.scaling.map_or(0, |it| count(it.planned)),
         scaling_steps_left: routes.scaling.map_or(0, |it| count(it.left)),
         autoscale: routes.autoscale.map(|it| v1::Autoscale { min_shards: it.min, max_shards: it.max }),
+        mode: super::attributes::mode_to_wire(it.mode) as i32,
         limits: Some(v1::StreamLimits {
             write_bytes_per_s: routes.limits.write_bytes_per_s,
             write_records_per_s: routes.limits.write_records_per_s,

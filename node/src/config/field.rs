@@ -11,6 +11,7 @@ use braid_stream::ids::{NodeId, Zone};
 
 use super::error::Mistake;
 use super::{IndexKind, Seed};
+use crate::kinesis::{is_account, is_region};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -98,6 +99,22 @@ pub const FIELDS: &[Field] = &[
         default: Some("info,openraft=warn"),
         allowed: "error, warn, info, debug or trace, or directives such as info,braid_node=debug",
     },
+    Field {
+        name: "kinesis_account",
+        default: Some("000000000000"),
+        allowed: "the account whose streams have plain names: 12 digits, the same on every node",
+    },
+    Field {
+        name: "kinesis_region",
+        default: Some("us-east-1"),
+        allowed: "the region whose streams have plain names: 1 to 40 of [a-z0-9-], the same on every node",
+    },
+    Field {
+        name: "kinesis_credentials",
+        default: Some("any"),
+        allowed: "a file of keys by which signatures are verified; or any, which takes every signature",
+    },
+    Field { name: "kinesis_clock_skew_s", default: Some("300"), allowed: "seconds from 0 to 86400; 0 takes any time" },
     Field { name: "request_deadline_ms", default: Some("10000"), allowed: "milliseconds from 100 to 600000" },
     Field { name: "max_concurrent_requests", default: Some("4096"), allowed: "a whole number from 1 to 1000000" },
 ];
@@ -134,6 +151,23 @@ fn edits(a: &str, b: &str) -> usize {
 
 /// Parsers: each takes the text of a value and says nothing but yes or no; the table has the words.
 type Parsed<T> = Result<T, Mistake>;
+
+/// `None`: any signature is good.
+pub fn credentials(text: &str) -> Parsed<Option<PathBuf>> {
+    match text {
+        "" => Err(Mistake::Value),
+        "any" => Ok(None),
+        path => Ok(Some(PathBuf::from(path))),
+    }
+}
+
+pub fn account(text: &str) -> Parsed<String> {
+    if is_account(text) { Ok(text.to_string()) } else { Err(Mistake::Value) }
+}
+
+pub fn region(text: &str) -> Parsed<String> {
+    if is_region(text) { Ok(text.to_string()) } else { Err(Mistake::Value) }
+}
 
 pub fn node_id(text: &str) -> Parsed<NodeId> {
     whole(text, 1, u64::MAX).map(NodeId)

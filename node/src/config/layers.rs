@@ -40,6 +40,10 @@ pub struct Flags {
     pub throttle: Option<String>,
     pub shard_count_limit: Option<String>,
     pub log_level: Option<String>,
+    pub kinesis_account: Option<String>,
+    pub kinesis_region: Option<String>,
+    pub kinesis_credentials: Option<String>,
+    pub kinesis_clock_skew_s: Option<String>,
     pub request_deadline_ms: Option<String>,
     pub max_concurrent_requests: Option<String>,
 }
@@ -69,6 +73,10 @@ impl Flags {
             ("throttle", self.throttle),
             ("shard_count_limit", self.shard_count_limit),
             ("log_level", self.log_level),
+            ("kinesis_account", self.kinesis_account),
+            ("kinesis_region", self.kinesis_region),
+            ("kinesis_credentials", self.kinesis_credentials),
+            ("kinesis_clock_skew_s", self.kinesis_clock_skew_s),
             ("request_deadline_ms", self.request_deadline_ms),
             ("max_concurrent_requests", self.max_concurrent_requests),
         ];
@@ -206,6 +214,10 @@ mod tests {
             throttle: every(),
             shard_count_limit: every(),
             log_level: every(),
+            kinesis_account: every(),
+            kinesis_region: every(),
+            kinesis_credentials: every(),
+            kinesis_clock_skew_s: every(),
             request_deadline_ms: every(),
             max_concurrent_requests: every(),
         };

@@ -101,6 +101,14 @@ pub struct NodeConfig {
     pub shard_count_limit: bool,
     /// Directives for the process's log.
     pub log_level: String,
+    /// The account whose streams have plain names.
+    pub kinesis_account: String,
+    /// The region whose streams have plain names.
+    pub kinesis_region: String,
+    /// The file with the keys that Kinesis requests are signed with; `None`: any signature is good.
+    pub kinesis_credentials: Option<PathBuf>,
+    /// How far the time of a signature may be off, in seconds; 0: as far as it likes.
+    pub kinesis_clock_skew_s: u64,
     /// For a request that brings no deadline of its own, and the most for one that does.
     pub request_deadline_ms: u64,
     /// Requests served at once; beyond it they are refused.
@@ -216,6 +224,10 @@ impl Check {
         let throttle = self.need("throttle", field::switch);
         let shard_count_limit = self.need("shard_count_limit", field::switch);
         let log_level = self.need("log_level", field::log_level);
+        let kinesis_account = self.need("kinesis_account", field::account);
+        let kinesis_region = self.need("kinesis_region", field::region);
+        let kinesis_credentials = self.need("kinesis_credentials", field::credentials);
+        let kinesis_clock_skew_s = self.whole("kinesis_clock_skew_s", 0, 86_400);
         let request_deadline_ms = self.whole("request_deadline_ms", 100, 600_000);
         let max_concurrent_requests = self.whole("max_concurrent_requests", 1, 1_000_000);
 
@@ -265,6 +277,10 @@ impl Check {
             throttle: throttle?,
             shard_count_limit: shard_count_limit?,
             log_level: log_level?,
+            kinesis_account: kinesis_account?,
+            kinesis_region: kinesis_region?,
+            kinesis_credentials: kinesis_credentials?,
+            kinesis_clock_skew_s: kinesis_clock_skew_s?,
             request_deadline_ms: request_deadline_ms?,
             max_concurrent_requests: usize::try_from(max_concurrent_requests?).expect("bounded above"),
         };

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_stream::catalog::{Catalog, Change, Step, Stream, StreamStatus};
 use braid_stream::catalog_command::{
-    CatalogCommand, CommitReshard, SealedParent, SettingsTold, StreamDropped, StreamOpened,
+    CatalogCommand, CommitReshard, SealedParent, SettingsTold, SettleConsumers, StreamDropped, StreamOpened,
 };
 use braid_stream::command::{DropStream, GroupCommand, OpenShards, SealShard, SetSettings};
 use braid_stream::group::Sealed;
@@ -84,13 +84,18 @@ fn task(catalog: &Catalog, stream: &Stream) -> Option<Task> {
 
 /// Carries every stream that is on its way on. Returns whether any is still on its way.
 pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, links: &Links, clock: &NodeClock) -> bool {
-    let (tasks, placement) = catalog.state(|c| {
+    let (tasks, unsettled, placement) = catalog.state(|c| {
         let tasks: Vec<Task> = c.streams().filter_map(|stream| task(c, stream)).collect();
-        (tasks, c.groups().clone())
+        (tasks, c.unsettled().collect::<Vec<_>>(), c.groups().clone())
     });
     let round = Round { catalog, groups, links, placement, at_ms: clock.now_ms() };
     let done = join_all(tasks.iter().map(|task| round.carry_out(task))).await;
     let mut left = false;
+    for stream in unsettled {
+        // Nothing has to be told to a group: a consumer's share of a shard is counted where it is read.
+        let settled = round.decide(CatalogCommand::SettleConsumers(SettleConsumers { stream })).await;
+        left |= settled.inspect_err(|e| tracing::info!("consumers are not settled: {e}")).is_err();
+    }
     for (task, done) in tasks.iter().zip(done) {
         if let Err(e) = done {
             tracing::info!(stream = task.name.as_str(), "{:?} is not finished: {e}", task.status);

@@ -24,6 +24,8 @@ impl GroupReader {
             }
             IteratorKind::Latest => it.next,
             IteratorKind::AtSequence(number) => of_sequence(it, &number)?,
+            // Where a shard begins, whether it has a record yet or not.
+            IteratorKind::AfterSequence(number) if number.is_beginning() => of_sequence(it, &number)?,
             IteratorKind::AfterSequence(number) if planted(Bug::AfterLastIsAt) => {
                 of_sequence(it, &number)?.advance(1).min(it.last().expect("the number is one of its own"))
             }
@@ -56,7 +58,7 @@ fn of_sequence(shard: &Shard, number: &SequenceNumber) -> Result<Offset, ReadErr
             why: format!("sequence number {number} is not one of {}", shard.id.name()),
         });
     }
-    if number.offset >= shard.next {
+    if number.offset >= shard.next && !number.is_beginning() {
         return Err(ReadError::WrongSequence {
             why: format!("sequence number {number} was not given out yet by {}", shard.id.name()),
         });

@@ -20,7 +20,7 @@ use crate::index::RecordIndex;
 #[derive(Clone, PartialEq, Eq)]
 pub enum State {
     /// Group 0.
-    Catalog(Catalog),
+    Catalog(Box<Catalog>),
     /// Every other group.
     Data(Group),
 }
@@ -29,7 +29,7 @@ impl State {
     /// The state of a group that has applied nothing.
     pub fn initial(group: GroupId) -> State {
         match group.0 {
-            0 => State::Catalog(Catalog::default()),
+            0 => State::Catalog(Box::default()),
             _ => State::Data(Group::new(group)),
         }
     }

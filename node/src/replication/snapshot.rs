@@ -91,7 +91,7 @@ pub fn decode(last: BraidLogId, bytes: &Bytes) -> Result<Snapshot, SnapshotError
     let membership = decode_stored(&buf.split_to(len)).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
     let malformed = |e: &dyn fmt::Display| SnapshotError::Malformed(e.to_string());
     let state = match kind {
-        0 => State::Catalog(Catalog::decode(&buf).map_err(|e| malformed(&e))?),
+        0 => State::Catalog(Box::new(Catalog::decode(&buf).map_err(|e| malformed(&e))?)),
         1 => State::Data(Group::decode(&buf).map_err(|e| malformed(&e))?),
         k => return Err(SnapshotError::Malformed(format!("state kind {k}, known are 0 and 1"))),
     };

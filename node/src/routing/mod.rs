@@ -39,9 +39,9 @@ pub const LEADER_WAIT: Duration = Duration::from_secs(3);
 /// How long the catalog's leader may take to confirm that it is.
 const CONFIRM: Duration = Duration::from_secs(2);
 
-/// How long a stream that this node has not heard of may still be on its way here: a follower
+/// How long a stream or a shard that this node has not heard of may still be on its way here: a follower
 /// learns what was committed with the next heartbeat, 250 ms by default.
-const CATALOG_WAIT: Duration = Duration::from_millis(600);
+pub const CATALOG_WAIT: Duration = Duration::from_millis(600);
 
 /// Between two looks for a leader; an election takes a hundred times as long.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);

@@ -212,6 +212,7 @@ impl NodeClient {
             stream_name: stream.to_owned(),
             shard_id: shard.to_owned(),
             starting_position: Some(v1::StartingPosition { r#type: kind.into(), sequence_number, timestamp_ms }),
+            consumer: String::new(),
         };
         let subscribe = |mut node: BraidClient<Channel>, request| async move { node.subscribe_to_shard(request).await };
         let (returned, result) = match self.ask(node, request, subscribe).await {
@@ -286,7 +287,7 @@ impl NodeClient {
                     stream_name: stream.to_string(),
                     shard_count: shards,
                     retention_ms,
-                    ..Default::default()
+                    ..v1::CreateStreamRequest::default()
                 };
                 let create = |mut node: Node, request| async move { node.create_stream(request).await };
                 self.ask(node, request, create).await.map(|_| AdminDone::Accepted)
@@ -369,7 +370,7 @@ impl NodeClient {
     async fn list_streams(&self, node: usize, op: OpId) -> Result<AdminDone, Failed> {
         let (mut streams, mut next_token) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
-            let request = v1::ListStreamsRequest { limit: 0, exclusive_start_stream_name: String::new(), next_token };
+            let request = v1::ListStreamsRequest { next_token, ..v1::ListStreamsRequest::default() };
             let list = |mut node: BraidClient<Channel>, request| async move { node.list_streams(request).await };
             let page = self.ask(node, request, list).await?;
             streams.extend(page.streams.iter().map(|it| self.stream_facts(it)));

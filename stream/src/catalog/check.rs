@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Catalog;
+use super::attributes::Attributes;
 use super::change::{Change, Step};
 use super::moving::Standing;
 use super::stream::{Stream, StreamShard, StreamStatus};
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{GroupId, NodeId, ShardId, StreamId, Zone};
-use crate::limits::{SHARD_COUNT_CALLS, TIME_MS_MAX};
+use crate::limits::{CONSUMERS_MAX, SHARD_COUNT_CALLS, TAGS_MAX, TIME_MS_MAX};
 use crate::moves::Move;
 use crate::name::StreamName;
 use crate::sequence::SECOND_MAX;
@@ -106,6 +107,10 @@ pub enum Violation {
     NodeMismatch {
         node: NodeId,
     },
+    /// Attributes of no stream, or more of something than is allowed.
+    WrongAttributes {
+        stream: StreamId,
+    },
     /// A step's children do not take the place of its parents.
     WrongStep {
         stream: StreamId,
@@ -137,6 +142,12 @@ impl Catalog {
         self.check_scalings(&mut found);
         self.check_forgetting(&mut found);
         self.check_moves(&mut found);
+        for (&stream, it) in &self.attributes.streams {
+            let within = it.consumers.len() <= CONSUMERS_MAX && it.tags.len() <= TAGS_MAX;
+            if !self.streams.contains_key(&stream) || !within || *it == Attributes::default() {
+                found.push(Violation::WrongAttributes { stream });
+            }
+        }
         found
     }
 
@@ -393,6 +404,9 @@ impl fmt::Display for Violation {
             Violation::MoveMismatch(it) => write!(f, "a replica is on its way ({it}), and the group does not say so"),
             Violation::NodeMismatch { node } => {
                 write!(f, "node {node} is drained, removed or a voter in a way that does not fit the rest")
+            }
+            Violation::WrongAttributes { stream } => {
+                write!(f, "stream {stream} has attributes and is not there, or has empty ones or too many")
             }
             Violation::WrongStep { stream, parents } => {
                 write!(f, "stream {stream}'s shards {parents:?} would not be replaced by what is planned")

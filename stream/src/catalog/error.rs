@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::attributes::AttributeError;
 use super::moving::Standing;
 use super::stream::StreamStatus;
 use crate::autoscale::BoundsError;
@@ -26,6 +27,7 @@ pub enum CatalogError {
     Node(NodeError),
     Group(GroupError),
     Stream(StreamError),
+    Attribute(AttributeError),
 }
 
 impl fmt::Display for CatalogError {
@@ -36,6 +38,7 @@ impl fmt::Display for CatalogError {
             CatalogError::Node(error) => error.fmt(f),
             CatalogError::Group(error) => error.fmt(f),
             CatalogError::Stream(error) => error.fmt(f),
+            CatalogError::Attribute(error) => error.fmt(f),
         }
     }
 }
@@ -63,6 +66,12 @@ impl From<GroupError> for CatalogError {
 impl From<StreamError> for CatalogError {
     fn from(error: StreamError) -> CatalogError {
         CatalogError::Stream(error)
+    }
+}
+
+impl From<AttributeError> for CatalogError {
+    fn from(error: AttributeError) -> CatalogError {
+        CatalogError::Attribute(error)
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use proptest::collection::vec;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
 use crate::catalog_command::*;
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{Offset, ShardId};
-use crate::limits::{LimitOverrides, RETENTION_MS_DEFAULT};
+use crate::limits::{CONSUMERS_CREATING_MAX, CONSUMERS_MAX, LimitOverrides, RETENTION_MS_DEFAULT, TAGS_MAX};
+use crate::name::ConsumerName;
 use crate::scale::Shares;
 use crate::sequence::SECOND_MAX;
 use crate::shard::{ShardSpec, ShardState};
@@ -77,6 +79,34 @@ fn commit_reshard(stream: u32, sealed: &[(u32, u64)]) -> CatalogCommand {
 
 fn settings_told(stream: u32, revision: u64) -> CatalogCommand {
     CatalogCommand::SettingsTold(SettingsTold { stream: StreamId(stream), revision })
+}
+
+fn change_attributes(stream: u32, change: AttributeChange) -> CatalogCommand {
+    CatalogCommand::ChangeAttributes(ChangeAttributes { at_ms: 30_000, stream: StreamId(stream), change })
+}
+
+fn consumer(text: &str) -> ConsumerName {
+    ConsumerName::parse(text).unwrap()
+}
+
+fn attribute_changes() -> impl Strategy<Value = AttributeChange> {
+    let name = || "[a-z]".prop_map(|text| consumer(&text));
+    let tags = || btree_map("[a-z]{0,2}", "[a-z]{0,2}", 0..40);
+    let metrics = || btree_set(proptest::sample::select(&ShardMetric::ALL[..]), 0..4);
+    prop_oneof![
+        (option::of(name()), tags(), btree_set("[a-z]{0,2}", 0..9))
+            .prop_map(|(consumer, set, remove)| AttributeChange::Tags { consumer, set, remove }),
+        (option::of(name()), option::of("[a-z]{0,2}"))
+            .prop_map(|(consumer, policy)| AttributeChange::Policy { consumer, policy }),
+        option::of("[a-z]{0,2}").prop_map(|key| AttributeChange::Encryption { key }),
+        (metrics(), metrics()).prop_map(|(enable, disable)| AttributeChange::ShardMetrics { enable, disable }),
+        any::<bool>().prop_map(|on_demand| AttributeChange::Mode {
+            mode: if on_demand { StreamMode::OnDemand } else { StreamMode::Provisioned },
+        }),
+        any::<u32>().prop_map(|mibps| AttributeChange::WarmThroughput { mibps }),
+        (name(), tags()).prop_map(|(name, tags)| AttributeChange::Register { name, tags }),
+        name().prop_map(|name| AttributeChange::Deregister { name }),
+    ]
 }
 
 fn replace_node(from: u64, to: u64) -> CatalogCommand {
@@ -157,6 +187,11 @@ fn commands() -> impl Strategy<Value = CatalogCommand> {
         3 => (0..6u32).prop_map(stream_dropped),
         1 => (0..6u32, 0..3000u64).prop_map(|(stream, ms)| set_retention(stream, ms)),
         2 => (0..6u32, 0..40u64).prop_map(|(stream, revision)| settings_told(stream, revision)),
+        4 => (0..4u32, attribute_changes()).prop_map(|(stream, change)| change_attributes(stream, change)),
+        2 => (0..4u32).prop_map(|id| CatalogCommand::SettleConsumers(SettleConsumers { stream: StreamId(id) })),
+        1 => (".{0,70}", any::<bool>()).prop_map(|(namespace, committed)| {
+            CatalogCommand::SetAccount(SetAccount { at_ms: 7, namespace, committed })
+        }),
         4 => (0..4u32, 0..20_000u64, vec(shapes(), 0..4)).prop_map(|(s, at_ms, shapes)| begin_reshard(s, at_ms, &shapes)),
         3 => (0..4u32, vec((0..12u32, 0..3u64), 0..3)).prop_map(|(stream, sealed)| commit_reshard(stream, &sealed)),
         3 => (0..4u32, 0..20_000u64, 0..12u32, any::<bool>()).prop_map(|(stream, at_ms, shards, kinesis)| {
@@ -223,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_refused_or_a_catalog(bytes in vec(any::<u8>(), 0..200), tag in 0..20u8) {
+    fn arbitrary_bytes_are_refused_or_a_catalog(bytes in vec(any::<u8>(), 0..200), tag in 0..40u8) {
         let prefixed = |prefix: &[u8]| [prefix, &bytes[..]].concat();
         let _ = Catalog::decode(&bytes);
         let _ = Catalog::decode(&prefixed(&[VERSION]));
@@ -494,7 +529,8 @@ fn the_token_key_is_not_in_debug_texts() {
 fn golden_checkpoint() {
     let bytes = sample().encode();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, format!("03{}{}", &GOLDEN_1[2..], "00".repeat(10)), "a format is for ever: take a new version");
+    // The changes; nine of scalings and moves; the attributes' two.
+    assert_eq!(hex, format!("03{}{}", &GOLDEN_1[2..], "00".repeat(12)), "a format is for ever: take a new version");
 }
 
 #[test]
@@ -504,6 +540,106 @@ fn checkpoints_of_older_versions_are_read() {
     assert_eq!(Catalog::decode(&bytes).unwrap(), sample());
     let version_2 = [&[2], &bytes[1..], &[0]].concat();
     assert_eq!(Catalog::decode(&version_2).unwrap(), sample());
+}
+
+/// `sample`, with one of everything that a stream and an account may have.
+#[test]
+fn golden_attributes() {
+    let mut catalog = active();
+    let tags = BTreeMap::from([("k".to_string(), "v".to_string())]);
+    for change in [
+        AttributeChange::Tags { consumer: None, set: tags.clone(), remove: BTreeSet::new() },
+        AttributeChange::Policy { consumer: None, policy: Some("{}".into()) },
+        AttributeChange::Encryption { key: Some("a".into()) },
+        AttributeChange::ShardMetrics { enable: ShardMetric::ALL.into(), disable: BTreeSet::new() },
+        AttributeChange::WarmThroughput { mibps: 300 },
+        AttributeChange::Register { name: consumer("c"), tags },
+    ] {
+        catalog.apply(&change_attributes(1, change)).unwrap();
+    }
+    let account = SetAccount { at_ms: 40_000, namespace: "n".into(), committed: true };
+    catalog.apply(&CatalogCommand::SetAccount(account)).unwrap();
+    let hex: String = catalog.encode().iter().map(|b| format!("{b:02x}")).collect();
+    assert!(hex.ends_with(GOLDEN_ATTRIBUTES), "a format is for ever: take a new version than {hex}");
+    assert_eq!(Catalog::decode(&catalog.encode()).unwrap(), catalog);
+}
+
+const GOLDEN_ATTRIBUTES: &str = "\
+    010101016b017601027b7d010161070001020304050601ac02010163b0ea\
+    010001016b01760001016e01c0b80200";
+
+#[test]
+fn a_consumer_comes_and_goes() {
+    let mut catalog = active();
+    let id = StreamId(1);
+    let changed = Ok(CatalogReply::AttributesChanged { stream: id });
+    let register = |n: usize| {
+        change_attributes(1, AttributeChange::Register { name: consumer(&format!("c{n}")), tags: BTreeMap::new() })
+    };
+    let settle = CatalogCommand::SettleConsumers(SettleConsumers { stream: id });
+    for n in 0..CONSUMERS_MAX {
+        if n > 0 && n.is_multiple_of(CONSUMERS_CREATING_MAX) {
+            let what = "consumers being created";
+            let most = CONSUMERS_CREATING_MAX;
+            assert_eq!(catalog.apply(&register(n)), Err(AttributeError::TooMany { what, most }.into()));
+            assert_eq!(catalog.unsettled().collect::<Vec<_>>(), [id]);
+            catalog.apply(&settle).unwrap();
+            assert_eq!(catalog.unsettled().count(), 0);
+        }
+        assert_eq!(catalog.apply(&register(n)), changed);
+    }
+    catalog.apply(&settle).unwrap();
+    let full = AttributeError::TooMany { what: "consumers", most: CONSUMERS_MAX };
+    assert_eq!(catalog.apply(&register(99)), Err(full.into()));
+    let exists = AttributeError::ConsumerExists { name: consumer("c3") };
+    assert_eq!(catalog.apply(&register(3)), Err(exists.into()));
+
+    let deregister = change_attributes(1, AttributeChange::Deregister { name: consumer("c3") });
+    assert_eq!(catalog.apply(&deregister), changed);
+    assert_eq!(catalog.apply(&deregister), changed, "repeated");
+    assert_eq!(catalog.attributes(id).consumers[&consumer("c3")].status, ConsumerStatus::Deleting);
+    catalog.apply(&settle).unwrap();
+    let gone = AttributeError::NoSuchConsumer { name: consumer("c3") };
+    assert_eq!(catalog.apply(&deregister), Err(gone.into()));
+    assert_eq!(catalog.apply(&register(3)), changed);
+
+    catalog.apply(&delete_stream("orders")).unwrap();
+    assert!(catalog.apply(&register(50)).is_err());
+    catalog.apply(&stream_dropped(1)).unwrap();
+    assert_eq!((catalog.attributes(id), catalog.check()), (Attributes::default(), vec![]));
+}
+
+#[test]
+fn tags_have_bounds_and_a_mode_is_seen_to_change() {
+    let mut catalog = active();
+    let id = StreamId(1);
+    let tags =
+        |keys: std::ops::Range<usize>| keys.map(|n| (format!("k{n}"), String::new())).collect::<BTreeMap<_, _>>();
+    let tag = |set: BTreeMap<String, String>, remove: &[&str]| {
+        let remove = remove.iter().map(|it| it.to_string()).collect();
+        change_attributes(1, AttributeChange::Tags { consumer: None, set, remove })
+    };
+    catalog.apply(&tag(tags(0..TAGS_MAX), &[])).unwrap();
+    let full = AttributeError::TooMany { what: "tags", most: TAGS_MAX };
+    assert_eq!(catalog.apply(&tag(tags(TAGS_MAX..TAGS_MAX + 1), &[])), Err(full.into()));
+    catalog.apply(&tag(tags(TAGS_MAX..TAGS_MAX + 1), &["k0"])).unwrap();
+    assert_eq!(catalog.attributes(id).tags.len(), TAGS_MAX);
+    for set in [BTreeMap::from([(String::new(), String::new())]), BTreeMap::from([("k".into(), "v".repeat(257))])] {
+        assert!(catalog.apply(&tag(set, &["k1"])).is_err());
+    }
+    let all = catalog.attributes(id).tags.into_keys().collect::<Vec<_>>();
+    catalog.apply(&tag(BTreeMap::new(), &all.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+    assert_eq!((catalog.attributes(id), catalog.check()), (Attributes::default(), vec![]), "nothing is left behind");
+
+    let on_demand = change_attributes(1, AttributeChange::Mode { mode: StreamMode::OnDemand });
+    catalog.apply(&on_demand).unwrap();
+    let stream = catalog.stream_by_id(id).unwrap();
+    assert_eq!((stream.mode, stream.status), (StreamMode::OnDemand, StreamStatus::Updating));
+    catalog.apply(&settings_told(1, catalog.revision())).unwrap();
+    let split = [Reshape::Split { shard: 0, at: HashKey(9) }];
+    catalog.apply(&begin_reshard(1, 0, &split)).unwrap();
+    let busy = StreamError::Status { stream: id, status: StreamStatus::Updating };
+    assert_eq!(catalog.apply(&on_demand), Err(busy.into()), "while it is split");
 }
 
 const GOLDEN_1: &str = "\
@@ -542,6 +678,7 @@ fn kind(violation: &Violation) -> usize {
         Violation::ForgettingMismatch { .. } => 19,
         Violation::MoveMismatch(_) => 20,
         Violation::NodeMismatch { .. } => 21,
+        Violation::WrongAttributes { .. } => 22,
     }
 }
 
@@ -553,7 +690,7 @@ fn every_rule_can_be_seen_broken() {
     fn shard(catalog: &mut Catalog, index: u32) -> &mut StreamShard {
         stream(catalog).shards.get_mut(&index).unwrap()
     }
-    let corruptions: [fn(&mut Catalog); 29] = [
+    let corruptions: [fn(&mut Catalog); 30] = [
         |c| c.cluster = None,
         |c| {
             c.names.insert(name("ghost"), StreamId(1));
@@ -587,6 +724,9 @@ fn every_rule_can_be_seen_broken() {
         |c| stream(c).status = StreamStatus::Updating,
         |c| {
             c.changes.insert(StreamId(1), Change::Settings { revision: 1 });
+        },
+        |c| {
+            c.attributes.streams.insert(StreamId(9), Attributes { warm_mibps: Some(1), ..Attributes::default() });
         },
         |c| {
             let children = BTreeMap::from([(4, shard(c, 0).clone())]);
@@ -624,5 +764,5 @@ fn every_rule_can_be_seen_broken() {
         assert!(!found[0].to_string().is_empty());
         seen.insert(kind(&found[0]));
     }
-    assert_eq!(seen, (0..=21).collect());
+    assert_eq!(seen, (0..=22).collect());
 }

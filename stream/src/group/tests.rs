@@ -13,6 +13,7 @@ use crate::iterator::{IteratorKind, Position};
 use crate::limits::Limits;
 use crate::name::PartitionKey;
 use crate::record::Record;
+use crate::sequence::SequenceNumber;
 
 fn shard_id(stream: u32, index: u32) -> ShardId {
     ShardId { stream: StreamId(stream), index }
@@ -291,6 +292,10 @@ fn iterators_start_where_they_say() {
     assert_eq!(at(IteratorKind::AfterSequence(number(2))), offset(3));
     assert_eq!(at(IteratorKind::AtTimestamp(5)), Ok(Position::Time(5)));
     assert!(at(IteratorKind::AtSequence(number(3))).is_err());
+    let beginning = SequenceNumber::beginning(shard.created_s, 0);
+    assert!(beginning < number(0) && beginning.is_beginning() && !number(0).is_beginning());
+    assert_eq!(at(IteratorKind::AtSequence(beginning)), offset(1));
+    assert_eq!(at(IteratorKind::AfterSequence(beginning)), offset(1), "the first record is not skipped");
     let other = group.shard(shard_id(1, 1)).unwrap();
     assert!(IteratorKind::AtSequence(number(2)).position(other).is_err());
 }

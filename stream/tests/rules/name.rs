@@ -9,9 +9,20 @@ fn stream_names() {
     for good in ["a", "A_b.c-9", &"x".repeat(128)] {
         assert_eq!(StreamName::parse(good).unwrap().as_str(), good);
     }
-    for bad in ["", "a b", "ä", "a/b", "a\n", &"x".repeat(129)] {
-        assert!(StreamName::parse(bad).is_err(), "{bad:?}");
+    let longest = format!("{}/{}", "n".repeat(64), "x".repeat(128));
+    for (good, namespace, local) in
+        [("a", None, "a"), ("n.1/a", Some("n.1"), "a"), (&longest, Some(&longest[..64]), &longest[65..])]
+    {
+        let name = StreamName::parse(good).unwrap();
+        assert_eq!((name.as_str(), name.namespace(), name.local()), (good, namespace, local));
+        assert_eq!(StreamName::within(namespace, local), Ok(name));
     }
+    let too_long = format!("{}/a", "n".repeat(65));
+    for bad in ["", "a b", "ä", "a/", "/a", "a/b/c", "a/ä", "ä/a", "a\n", &"x".repeat(129), &too_long] {
+        assert!(StreamName::parse(bad).is_err(), "{bad:?}");
+        assert!(StreamName::within(None, bad).is_err(), "{bad:?}");
+    }
+    assert!(StreamName::within(None, "n/a").is_err(), "a local name has no namespace in it");
     let long = StreamName::parse(&"x".repeat(1_000_000)).unwrap_err();
     assert!(long.to_string().len() < 300, "errors stay short");
 }

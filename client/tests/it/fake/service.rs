@@ -356,6 +356,27 @@ impl Braid for Node {
         Err(Status::unimplemented("not in the fake"))
     }
 
+    async fn change_attributes(
+        &self,
+        _: Request<v1::ChangeAttributesRequest>,
+    ) -> Result<Response<v1::ChangeAttributesResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn describe_attributes(
+        &self,
+        _: Request<v1::DescribeAttributesRequest>,
+    ) -> Result<Response<v1::DescribeAttributesResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
+    async fn update_account(
+        &self,
+        _: Request<v1::UpdateAccountRequest>,
+    ) -> Result<Response<v1::UpdateAccountResponse>, Status> {
+        Err(Status::unimplemented("not in the fake"))
+    }
+
     async fn cluster_status(
         &self,
         _: Request<v1::ClusterStatusRequest>,
