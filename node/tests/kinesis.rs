@@ -5,6 +5,7 @@
 //! says so and counts as skipped.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! Replication end to end, below the API: three nodes, real Raft, real files.
-#![allow(clippy::disallowed_methods)]
 
-mod support;
-
+use crate::support::{BOUND, TestCluster, eventually};
 use braid_node::index::RecordIndex;
 use braid_node::index::rocks::RocksIndex;
 use braid_node::replication::{AppendOutcome, GroupHandle, ProposeError};
@@ -13,7 +11,6 @@ use braid_stream::ids::{GroupId, NodeId, Offset, ShardId};
 use braid_stream::limits::LimitOverrides;
 use braid_stream::name::{PartitionKey, StreamName};
 use braid_stream::record::Record;
-use support::{BOUND, TestCluster, eventually};
 
 async fn create_stream(cluster: &TestCluster, name: &str, shards: u32) {
     let command = CatalogCommand::CreateStream(CreateStream {
@@ -236,7 +233,7 @@ async fn a_new_node_replaces_a_lost_one_and_gets_every_retained_record() {
     }
     // Node 3 is gone for good; node 4, with an empty disk, takes its place.
     cluster.stop(2).await;
-    cluster.add_node(4, &support::zone(2)).await;
+    cluster.add_node(4, &crate::support::zone(2)).await;
     let catalog = eventually("a catalog leader", || {
         cluster.nodes.iter().flatten().filter_map(|n| n.groups().catalog()).find(|c| c.is_leader())
     })

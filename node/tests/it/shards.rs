@@ -1,18 +1,15 @@
 //! What happens to a stream's shards by itself: scaled by the cluster, listed by when they were open, forgotten, loaded.
 //! Splits and merges that somebody asks for are in `api.rs`.
-#![allow(clippy::disallowed_methods)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::support::{BOUND, TestCluster};
 use braid_proto::google_rpc;
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_proto::v1::{ErrorDetail, ErrorReason, ShardIteratorType as Kind};
 use prost::Message;
-use support::{BOUND, TestCluster};
 use tonic::Status;
 use tonic::transport::Channel;
 

@@ -1,15 +1,12 @@
 //! Nodes that must not start: on a directory, under an id, in a zone, at an address or with a
 //! cluster that is not theirs. As a table; each says why, and the cluster beside them has lost nothing
 //! and serves on. (Wrong fields of a configuration are the config's own test.)
-#![allow(clippy::disallowed_methods)]
 
-mod support;
-
+use crate::support::sentinel::Sentinel;
+use crate::support::{BOUND, TestCluster};
 use braid_node::config::{IndexKind, NodeConfig};
 use braid_node::{Listeners, Node};
 use braid_stream::ids::{NodeId, Zone};
-use support::sentinel::Sentinel;
-use support::{BOUND, TestCluster};
 
 async fn bind() -> Listeners {
     let any = "127.0.0.1:0".parse().unwrap();
@@ -43,7 +40,7 @@ async fn nodes_that_must_not_start() {
     let ports = bind().await;
     let (peer, client) = (ports.peer.local_addr().unwrap().to_string(), ports.client.local_addr().unwrap().to_string());
     let alone = format!("id=7,zone=zone-a,peer={peer},client={client}");
-    let mut seventh = support::config(&dir, 7, "zone-a", &alone, &peer, &client);
+    let mut seventh = crate::support::config(&dir, 7, "zone-a", &alone, &peer, &client);
     seventh.index = IndexKind::Memory;
     let node = Node::start_on(seventh.clone(), ports).await.unwrap();
     node.ready(BOUND).await.unwrap();

@@ -1,10 +1,10 @@
 //! Bad requests, as a table: each is refused in words that say what was wrong and what is allowed,
 //! with the code, reason and field of the contract, whichever node is asked; and after them all the
 //! cluster has lost nothing and serves on. What is no request at all is in `bad_bytes.rs`.
-#![allow(clippy::disallowed_methods)]
 
-mod support;
-
+use crate::support::TestCluster;
+use crate::support::sentinel::{Client, Sentinel, client, create, delete, iterator, put};
+use crate::support::table::{Ask, INVALID, ITERATOR, NO_SHARD, NO_STREAM, PAGE, Row, check, row};
 use braid_proto::v1;
 use braid_proto::v1::{ErrorReason as R, ShardIteratorType as Kind};
 use braid_stream::ids::{Offset, ShardId, StreamId};
@@ -12,9 +12,6 @@ use braid_stream::iterator::{IteratorToken, Position};
 use braid_stream::name::StreamName;
 use braid_stream::sequence::SequenceNumber;
 use hmac::{Hmac, KeyInit, Mac};
-use support::TestCluster;
-use support::sentinel::{Client, Sentinel, client, create, delete, iterator, put};
-use support::table::{Ask, INVALID, ITERATOR, NO_SHARD, NO_STREAM, PAGE, Row, check, row};
 use tonic::Code;
 
 const SHARD_0: &str = "shardId-000000000000";

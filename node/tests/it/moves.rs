@@ -1,14 +1,11 @@
 //! Replicas move while records are written: a node is drained, stopped and removed, and a new one gets its share.
-#![allow(clippy::disallowed_methods)]
-
-mod support;
 
 use std::time::Instant;
 
+use crate::support::{BOUND, TestCluster, eventually};
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_stream::ids::GroupId;
-use support::{BOUND, TestCluster, eventually};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -89,7 +86,7 @@ async fn a_node_is_drained_under_load_and_leaves() {
     let create =
         v1::CreateStreamRequest { stream_name: "sensors".into(), shard_count: 6, ..v1::CreateStreamRequest::default() };
     asked.create_stream(create).await.unwrap();
-    cluster.add_node(4, &support::zone(2)).await;
+    cluster.add_node(4, &crate::support::zone(2)).await;
     cluster.node(3).ready(BOUND).await.unwrap();
     for nth in 0..200 {
         put(&mut asked, nth).await;
@@ -158,7 +155,7 @@ async fn replicas_are_evened_out_over_new_nodes() {
     let even = |dry_run| v1::RebalanceRequest { dry_run, cancel: false };
     assert_eq!(asked.rebalance(even(false)).await.unwrap().into_inner().planned_moves, []);
     for (id, zone) in [(4, 0), (5, 1), (6, 2)] {
-        cluster.add_node(id, &support::zone(zone)).await;
+        cluster.add_node(id, &crate::support::zone(zone)).await;
     }
     cluster.ready().await;
     let planned = asked.rebalance(even(true)).await.unwrap().into_inner().planned_moves;

@@ -1,14 +1,11 @@
 //! Bad splits, merges and shard counts, and bad settings of a stream, as a table: as `bad_input.rs`, for what changes a
 //! stream; and two changes of one stream at once, of which one is refused.
-#![allow(clippy::disallowed_methods)]
 
-mod support;
-
+use crate::support::TestCluster;
+use crate::support::sentinel::{Sentinel, client, create, detail, until};
+use crate::support::table::{Ask, INVALID, NO_SHARD, NO_STREAM, Row, check, row};
 use braid_proto::v1;
 use braid_proto::v1::ErrorReason as R;
-use support::TestCluster;
-use support::sentinel::{Sentinel, client, create, detail, until};
-use support::table::{Ask, INVALID, NO_SHARD, NO_STREAM, Row, check, row};
 use tonic::Code;
 
 /// The first of four, and already split.

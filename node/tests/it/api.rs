@@ -1,18 +1,15 @@
 //! The public API end to end: three nodes, real sockets, the generated gRPC client.
-#![allow(clippy::disallowed_methods)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use crate::support::{BOUND, TestCluster};
 use braid_proto::google_rpc;
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_proto::v1::{ErrorDetail, ErrorReason, Outcome, ShardIteratorType as Kind};
 use prost::Message;
-use support::{BOUND, TestCluster};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 

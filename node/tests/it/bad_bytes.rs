@@ -1,18 +1,15 @@
 //! What is no request at all: garbage on every port, messages of the wrong shape, frames and
 //! handshakes of another cluster or another node. As tables; after each the cluster has lost
 //! nothing and serves on. Malformed requests are in `bad_input.rs`.
-#![allow(clippy::disallowed_methods)]
 
-mod support;
-
+use crate::support::sentinel::{Sentinel, channel, client, detail};
+use crate::support::{BOUND, TestCluster};
 use braid_proto::peer::peer_client::PeerClient;
 use braid_proto::peer::{FoundRequest, HelloRequest, JoinRequest, Kind, NodeIdentity, PeerFrame, SnapshotChunk};
 use braid_proto::v1;
 use braid_proto::v1::{ErrorReason, Outcome};
 use bytes::Bytes;
 use prost::Message;
-use support::sentinel::{Sentinel, channel, client, detail};
-use support::{BOUND, TestCluster};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -294,7 +291,7 @@ async fn peers_that_are_none() {
 async fn handshakes_that_do_not_fit() {
     let (mut cluster, mut sentinel) = cluster().await;
     let me = identity(&cluster, 0).await;
-    let leader = support::eventually("a catalog leader", || {
+    let leader = crate::support::eventually("a catalog leader", || {
         (0..3).find(|i| cluster.node(*i).groups().catalog().is_some_and(|c| c.is_leader()))
     })
     .await;
