@@ -213,5 +213,6 @@ marks! {
     ConsumerInterrupted "client.consumer_interrupted" Reachable "reading a shard is begun again after a failure";
     ConsumerIteratorStale "client.consumer_iterator_stale" Reachable "an iterator of a consumer is no good any more";
     ConsumerDropsRepeat "client.consumer_drops_repeat" Reachable "a record was given twice, and dropped";
+    ConsumerShardForgotten "client.consumer_shard_forgotten" Reachable "a shard is forgotten before it was read to its end";
     ConsumerMissed "client.consumer_missed" Sometimes "records were trimmed before they were read";
 }

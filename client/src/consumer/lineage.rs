@@ -4,6 +4,9 @@
 //! parents that are read at all have been read to their end, so each partition key's records come
 //! in order across splits and merges; and what follows a shard that is read is read from its
 //! beginning, so nothing is skipped where shards change.
+//!
+//! A shard that is closed is forgotten by its stream once all of its records are past retention, never before its
+//! parents. Where the listing leaves a gap in the lineage, nothing is left to be read in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,31 +46,36 @@ pub(super) struct Start {
     pub position: Position,
 }
 
-/// A position was given for a shard that the stream doesn't have (any more).
+/// A position was given for a shard that the stream never had.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub(super) struct UnknownShard(pub String);
 
 impl Lineage {
     /// Plans the reading of `listed`: a shard in `own` from its own position (its ancestors count
-    /// as read), everything that follows a read shard from its beginning, the rest from `start`.
+    /// as read), everything that follows a read shard from its beginning, the rest from `start`. Where a shard in `own`
+    /// is forgotten, what has no parents any more follows it.
     pub fn new(
         listed: &[v1::Shard],
         start: Position,
         own: &BTreeMap<String, Position>,
     ) -> Result<Lineage, UnknownShard> {
         // Children have greater ids than their parents, so this order visits parents first.
-        let listed: BTreeMap<&str, &v1::Shard> = listed.iter().map(|s| (s.shard_id.as_str(), s)).collect();
-        if let Some(unknown) = own.keys().find(|id| !listed.contains_key(id.as_str())) {
+        let by_id: BTreeMap<&str, &v1::Shard> = listed.iter().map(|s| (s.shard_id.as_str(), s)).collect();
+        let unlisted = || own.keys().filter(|id| !by_id.contains_key(id.as_str()));
+        if let Some(unknown) = unlisted().find(|id| !is_forgotten(id, listed)) {
             return Err(UnknownShard(unknown.clone()));
         }
-        let ancestors = ancestors_of(own.keys(), &listed);
+        let forgotten = unlisted().next().is_some();
+        let ancestors = ancestors_of(own.keys(), &by_id);
         let mut lineage = Lineage { shards: BTreeMap::new() };
-        for (id, shard) in listed {
+        for (&id, &shard) in &by_id {
             let parents = parents_of(shard);
+            let follows = forgotten && is_orphan(&parents, |parent| by_id.contains_key(parent));
             let state = match (own.get(id), lineage.inherited(&parents)) {
                 (Some(own), _) => State::Waiting(*own),
                 _ if ancestors.contains(id) => State::Consumed,
                 (None, Some(inherited)) => State::Waiting(inherited),
+                (None, None) if follows => State::Waiting(Position::TrimHorizon),
                 (None, None) if start == Position::Latest && !is_open(shard) => State::Skipped,
                 (None, None) => State::Waiting(start),
             };
@@ -112,7 +120,9 @@ impl Lineage {
 
     /// What a new listing adds: groups of known shards, and shards that follow read ones.
     pub fn relisted(&mut self, listed: &[v1::Shard]) {
-        for shard in listed {
+        let mut shards: Vec<&v1::Shard> = listed.iter().collect();
+        shards.sort_unstable_by_key(|shard| &shard.shard_id);
+        for shard in shards {
             self.add(&shard.shard_id, parents_of(shard), Some(shard.group));
         }
     }
@@ -127,8 +137,10 @@ impl Lineage {
             known.group = known.group.or(group);
             return;
         }
-        // A shard that follows nothing we read is none of ours (all such were listed at first).
-        if let Some(position) = self.inherited(&parents) {
+        // All shards were listed at first: what came since descends from them, if only through forgotten ones.
+        let orphan = is_orphan(&parents, |parent| self.shards.contains_key(parent));
+        let position = self.inherited(&parents).or(orphan.then_some(Position::TrimHorizon));
+        if let Some(position) = position {
             self.shards.insert(id.to_owned(), Node { parents, group, state: State::Waiting(position) });
         }
     }
@@ -168,6 +180,18 @@ fn parents_of(shard: &v1::Shard) -> Vec<String> {
         .filter(|parent| !parent.is_empty())
         .cloned()
         .collect()
+}
+
+/// Whether a stream with these shards had `shard` once, and has it no more. Ids are given in order, without gaps: there
+/// was one for every id below the greatest.
+pub(super) fn is_forgotten(shard: &str, listed: &[v1::Shard]) -> bool {
+    let newer = |it: &v1::Shard| it.shard_id.len() == shard.len() && it.shard_id.as_str() > shard;
+    listed.iter().all(|it| it.shard_id != shard) && listed.iter().any(newer)
+}
+
+/// Whether a shard came from others, and all of those are forgotten.
+fn is_orphan(parents: &[String], is_known: impl Fn(&str) -> bool) -> bool {
+    !parents.is_empty() && !parents.iter().any(|parent| is_known(parent))
 }
 
 /// All shards from which those of `ids` that are not in `ids` themselves come.
@@ -267,8 +291,37 @@ mod tests {
         let expected =
             vec![("1".to_owned(), here), ("2".to_owned(), Position::TrimHorizon), ("4".to_owned(), Position::Latest)];
         assert_eq!(started(&mut lineage), expected);
-        let gone = BTreeMap::from([("8".to_owned(), here)]);
+        let gone = BTreeMap::from([("8".to_owned(), here)]); // there never was one
         let unknown = Lineage::new(&diamond(), Position::Latest, &gone).err();
         assert_eq!(unknown, Some(UnknownShard("8".to_owned())));
+    }
+
+    #[test]
+    fn what_follows_a_forgotten_shard_is_read_from_its_beginning() {
+        // 0 and 1 are forgotten while 0 is read; 2 is there yet.
+        let mut lineage = Lineage::new(&diamond()[..1], Position::TrimHorizon, &BTreeMap::new()).unwrap();
+        assert_eq!(started(&mut lineage), at(&["0"], Position::TrimHorizon));
+        lineage.ended("0", &[]);
+        lineage.relisted(&diamond()[2..4]);
+        assert_eq!(started(&mut lineage), at(&["2"], Position::TrimHorizon));
+        lineage.ended("2", &[]);
+        assert_eq!(started(&mut lineage), at(&["3"], Position::TrimHorizon));
+
+        // All that it came from is forgotten.
+        let mut lineage = Lineage::new(&diamond()[..1], Position::TrimHorizon, &BTreeMap::new()).unwrap();
+        assert_eq!(started(&mut lineage), at(&["0"], Position::TrimHorizon));
+        lineage.ended("0", &[]);
+        lineage.relisted(&diamond()[3..4]);
+        assert_eq!(started(&mut lineage), at(&["3"], Position::TrimHorizon));
+    }
+
+    #[test]
+    fn a_position_in_a_forgotten_shard_goes_on_with_what_follows() {
+        let here = Position::AtTimestamp(3);
+        let own = BTreeMap::from([("1".to_owned(), here)]);
+        let mut lineage = Lineage::new(&diamond()[3..], Position::Latest, &own).unwrap();
+        let mut expected = at(&["3"], Position::TrimHorizon);
+        expected.extend(at(&["4"], Position::Latest));
+        assert_eq!(started(&mut lineage), expected);
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::debug;
 
 use super::cursor::{Cursor, to_wire};
-use super::lineage::Start;
+use super::lineage::{self, Start};
 use super::run::Out;
 use super::{ConsumerError, ConsumerOptions, ShardBatch};
 use crate::backoff;
@@ -34,6 +34,8 @@ const POLL_INSTEAD: Duration = Duration::from_secs(60);
 pub(super) enum End {
     /// The shard is closed and read; these go on from here.
     Reached(Vec<v1::ChildShard>),
+    /// The stream has no such shard any more: it was closed, and all of its records are past retention.
+    Forgotten,
     /// The consumer is gone.
     Dropped,
     /// Nothing helps.
@@ -117,6 +119,9 @@ impl Reader {
                 Pause::Retry(failure) => {
                     if let Some(error) = self.hopeless(&failure) {
                         return End::Failed(error);
+                    }
+                    if failure.reason == Reason::ShardNotFound && self.is_forgotten().await {
+                        return End::Forgotten;
                     }
                     debug!(shard = %self.shard, %failure, "reading is interrupted");
                     reachable!(Mark::ConsumerInterrupted);
@@ -312,13 +317,20 @@ impl Reader {
 
     /// The error to stop with, if trying again is useless.
     fn hopeless(&self, failure: &Failure) -> Option<ConsumerError> {
-        let final_reasons = [Reason::InvalidArgument, Reason::StreamNotFound, Reason::ShardNotFound];
+        let final_reasons = [Reason::InvalidArgument, Reason::StreamNotFound];
         let refused = failure.is_answer() && final_reasons.contains(&failure.reason);
         refused.then(|| ConsumerError::Shard {
             shard: self.shard.to_string(),
             reason: failure.reason,
             message: failure.message.clone(),
         })
+    }
+
+    /// Whether the stream has no such shard any more. A node that is behind may not know a new one either: it lists none
+    /// that is newer.
+    async fn is_forgotten(&self) -> bool {
+        let Ok(listed) = self.client.list_shards(&self.stream).await else { return false };
+        lineage::is_forgotten(&self.shard, &listed)
     }
 
     fn unreadable(&self, message: String) -> End {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use braid_env::{random, task, time};
+use braid_probe::{Mark, reachable};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -73,6 +74,12 @@ impl Coordinator {
         while let Some((shard, end)) = self.running.next().await {
             let children = match end {
                 End::Reached(children) => children,
+                // What follows it is listed.
+                End::Forgotten => {
+                    tracing::warn!(stream = %self.stream, %shard, "all of the shard is past retention: what was not read of it is missed");
+                    reachable!(Mark::ConsumerShardForgotten);
+                    Vec::new()
+                }
                 End::Dropped => return,
                 End::Failed(error) => {
                     // Failing to send means that nobody is there to be told.
