@@ -139,6 +139,8 @@ bugs! {
         "a leader whose catalog is behind, after a move that another leader ended";
     BegunOnceMoved "begun-once-moved" Raft "a replica that was moved to an empty node begins the group anew",
         "a move whose target hears nothing of the group's leader for three seconds";
+    LeavingNotOpened "leaving-not-opened" Raft "a restarted node does not open the replica that is on its way from it",
+        "a restart during a move, and the loss of another replica of the group";
     SilentCounted "silent-counted" Raft "a voter that does not answer counts when it is asked whether a node can be stopped",
         "a zone that is asked about while a voter of another zone is down or new";
     TwoInAZone "two-in-a-zone" Raft "a replica moves to the least loaded node, whatever its zone",
@@ -157,6 +159,17 @@ bugs! {
         "PutRecords of several records for a shard that is split or merged meanwhile";
     MovedIsAppended "moved-is-appended" Lineage "records that a sealed shard refused count as appended",
         "writes to a shard while it is split or merged";
+
+    ScalePlanDropped "scale-plan-dropped" Lineage "a scaling ends with its first steps",
+        "a stream is scaled to more than twice, or less than half";
+    ScalingOutlives "scaling-outlives" Lineage "deleting a stream leaves its scaling",
+        "deletion of a stream that is being scaled";
+    ForgottenEarly "forgotten-early" Lineage "a closed shard is forgotten when half of its retention is over",
+        "a split or merge in a stream that keeps records for a short time";
+    OpenUntilSealed "open-until-sealed" Lineage "a shard is listed as open until it was sealed, not until its place was taken",
+        "ListShards at a moment between the seals of a merge's parents";
+    LateOpenRevives "late-open-revives" Lineage "a shard that was forgotten is opened again by a command that comes late",
+        "a change of a stream that two leaders carried out, and then forgetting";
 
     // Rates.
     BucketFullAtFailover "bucket-full-at-failover" Throttle "a new leader starts with full buckets",

@@ -502,6 +502,12 @@ impl Director {
         }
     }
 
+    /// Whether bytes of a node that is neither among these nor lost were damaged.
+    pub fn are_others_damaged(&self, nodes: &[u64]) -> bool {
+        let state = self.state();
+        state.damaged.iter().any(|it| !nodes.contains(it) && !state.gone.contains(it))
+    }
+
     /// These nodes are killed, and never started again.
     pub fn stop_for_good(&self, nodes: &[u64]) {
         self.tell(format!("nodes {nodes:?} are stopped for good, which is said to be safe"));

@@ -220,6 +220,17 @@ pub enum Admin {
         shard: Arc<str>,
         adjacent: Arc<str>,
     },
+    /// So many open shards; by halves as Kinesis does it, or of equal shares.
+    Scale {
+        stream: Arc<str>,
+        shards: u32,
+        halves: bool,
+    },
+    /// As many as load asks for, within these bounds; `None`: as many as there are.
+    Autoscale {
+        stream: Arc<str>,
+        bounds: Option<(u32, u32)>,
+    },
     Delete {
         stream: Arc<str>,
     },
@@ -229,6 +240,11 @@ pub enum Admin {
     ListStreams,
     ListShards {
         stream: Arc<str>,
+    },
+    /// Those that were open at one moment.
+    ListOpen {
+        stream: Arc<str>,
+        at: OpenAt,
     },
     TransferLeader {
         group: u32,
@@ -246,6 +262,15 @@ pub enum Admin {
         nodes: Vec<u64>,
     },
     ClusterStatus,
+}
+
+/// The moment at which shards were open.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum OpenAt {
+    Latest,
+    TrimHorizon,
+    /// Milliseconds since the Unix epoch.
+    Time(u64),
 }
 
 /// How a call came back.

@@ -240,6 +240,7 @@ fn topology(rng: &mut Rng, profile: Profile) -> Topology {
         cache_bytes: 1 << 20,
         retention_floor_ms: 10_000,
         trim_every_ms: 20_000,
+        forget_grace_ms: 3_600_000,
     };
     match profile {
         Profile::Reference => return fixed([2, 2, 1], 16),
@@ -257,6 +258,7 @@ fn topology(rng: &mut Rng, profile: Profile) -> Topology {
         cache_bytes: rng.skewed(64 << 10..=16 << 20),
         retention_floor_ms: 10_000,
         trim_every_ms: *rng.pick(&[5_000, 5_000, 10_000, 60_000]).expect("not empty"),
+        forget_grace_ms: *rng.pick(&[0, 0, 5_000, 3_600_000]).expect("not empty"),
     }
 }
 

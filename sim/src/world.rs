@@ -56,6 +56,8 @@ pub struct Topology {
     pub retention_floor_ms: u64,
     /// How often records past their retention are trimmed, milliseconds.
     pub trim_every_ms: u64,
+    /// How long after its last record's retention a closed shard is forgotten, milliseconds.
+    pub forget_grace_ms: u64,
 }
 
 impl Topology {
@@ -184,6 +186,7 @@ impl World {
             cache_bytes: t.cache_bytes,
             retention_floor_ms: t.retention_floor_ms,
             trim_every_ms: t.trim_every_ms,
+            forget_grace_ms: t.forget_grace_ms,
             metrics_listen: None,
             ..config
         };

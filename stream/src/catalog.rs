@@ -531,7 +531,9 @@ impl Catalog {
             return Err(StreamError::NoSuchName { name: name.clone() });
         };
         self.stream_mut(id)?.status = StreamStatus::Deleting;
-        self.scalings.remove(&id);
+        if !planted(Bug::ScalingOutlives) {
+            self.scalings.remove(&id);
+        }
         Ok(CatalogReply::StreamDeleting { stream: id })
     }
 

@@ -279,7 +279,7 @@ impl Group {
         if self.dropped.contains_key(&shard.stream) {
             return Err(OpenRefused::StreamDropped { shard });
         }
-        if self.forgotten.contains_key(&shard) {
+        if self.forgotten.contains_key(&shard) && !planted(Bug::LateOpenRevives) {
             return Err(OpenRefused::Forgotten { shard });
         }
         if spec.created_s > SECOND_MAX {

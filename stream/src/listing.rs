@@ -11,6 +11,8 @@
 //!
 //! Not here: pages and their tokens, and where a shard's leader is.
 
+use braid_probe::{Bug, planted};
+
 use crate::catalog::{Stream, StreamShard};
 use crate::shard::ShardState;
 
@@ -61,6 +63,7 @@ impl Stream {
     pub fn open_until(&self, shard: &StreamShard) -> Option<u64> {
         let ShardState::Closed { at_ms, children, .. } = &shard.state else { return None };
         let child = children.first().and_then(|index| self.shards.get(index));
+        let child = child.filter(|_| !planted(Bug::OpenUntilSealed));
         // The two parents of a merge are sealed one after the other, and the child takes both places at once.
         Some(child.map_or(*at_ms, |child| self.open_from(child).max(*at_ms)))
     }

@@ -17,6 +17,8 @@ use crate::routes::is_open;
 
 pub(super) struct Lineage {
     shards: BTreeMap<String, Node>,
+    /// Known shards that the last listing left out: past retention, or newer than it.
+    unlisted: BTreeSet<String>,
 }
 
 struct Node {
@@ -29,7 +31,7 @@ struct Node {
 enum State {
     /// Not read: it ended before the consumer's starting point.
     Skipped,
-    /// Not read: a descendant has a position of its own, so this one was read before.
+    /// Not read: a descendant is read, or has a position of its own, so this one was read before.
     Consumed,
     /// To be read from there once its parents are done.
     Waiting(Position),
@@ -67,7 +69,7 @@ impl Lineage {
         }
         let forgotten = unlisted().next().is_some();
         let ancestors = ancestors_of(own.keys(), &by_id);
-        let mut lineage = Lineage { shards: BTreeMap::new() };
+        let mut lineage = Lineage { shards: BTreeMap::new(), unlisted: BTreeSet::new() };
         for (&id, &shard) in &by_id {
             let parents = parents_of(shard);
             let follows = forgotten && is_orphan(&parents, |parent| by_id.contains_key(parent));
@@ -118,13 +120,27 @@ impl Lineage {
         }
     }
 
-    /// What a new listing adds: groups of known shards, and shards that follow read ones.
+    /// What a new listing adds: groups of known shards, and shards that follow read ones, if only through shards that are
+    /// not listed any more.
     pub fn relisted(&mut self, listed: &[v1::Shard]) {
-        let mut shards: Vec<&v1::Shard> = listed.iter().collect();
-        shards.sort_unstable_by_key(|shard| &shard.shard_id);
-        for shard in shards {
-            self.add(&shard.shard_id, parents_of(shard), Some(shard.group));
+        let shards: BTreeMap<&str, &v1::Shard> = listed.iter().map(|s| (s.shard_id.as_str(), s)).collect();
+        self.unlisted = self.shards.keys().filter(|id| !shards.contains_key(id.as_str())).cloned().collect();
+        // A longer retention brings back what was past a shorter one: what came after it is read by now.
+        let begun = self.shards.iter().filter(|(_, node)| !matches!(node.state, State::Waiting(_))).map(|(id, _)| id);
+        for id in ancestors_of(begun, &shards) {
+            let Some(shard) = shards.get(id.as_str()).filter(|_| !self.shards.contains_key(&id)) else { continue };
+            let node = Node { parents: parents_of(shard), group: Some(shard.group), state: State::Consumed };
+            self.shards.insert(id, node);
         }
+        for (id, shard) in shards {
+            self.add(id, parents_of(shard), Some(shard.group));
+        }
+    }
+
+    /// Whether a listing says more of what waits.
+    pub fn needs_listing(&self) -> bool {
+        let waiting = self.shards.values().filter(|node| matches!(node.state, State::Waiting(_)));
+        waiting.into_iter().any(|node| node.parents.iter().any(|parent| !self.shards.contains_key(parent)))
     }
 
     /// Whether this shard's group, and so its leader, is not known yet.
@@ -137,10 +153,9 @@ impl Lineage {
             known.group = known.group.or(group);
             return;
         }
-        // All shards were listed at first: what came since descends from them, if only through forgotten ones.
         let orphan = is_orphan(&parents, |parent| self.shards.contains_key(parent));
-        let position = self.inherited(&parents).or(orphan.then_some(Position::TrimHorizon));
-        if let Some(position) = position {
+        // A shard that follows nothing we read is none of ours (all such were listed at first).
+        if let Some(position) = self.inherited(&parents).or(orphan.then_some(Position::TrimHorizon)) {
             self.shards.insert(id.to_owned(), Node { parents, group, state: State::Waiting(position) });
         }
     }
@@ -166,11 +181,17 @@ impl Lineage {
         Some(time.unwrap_or(Position::TrimHorizon))
     }
 
+    /// Whether nothing of a parent is left to be read. One that is not known is past retention, but may be there yet, and
+    /// be come to from a shard that is not listed any more either.
     fn is_over(&self, shard: &str) -> bool {
-        // Parents that are not known are trimmed away.
-        self.shards
-            .get(shard)
-            .is_none_or(|node| matches!(node.state, State::Skipped | State::Consumed | State::Done(_)))
+        let over = |id: &str| {
+            let node = self.shards.get(id)?;
+            Some(matches!(node.state, State::Skipped | State::Consumed | State::Done(_)))
+        };
+        over(shard).unwrap_or_else(|| {
+            let mut older = self.unlisted.iter().take_while(|id| id.as_str() < shard);
+            older.all(|id| over(id).unwrap_or(true))
+        })
     }
 }
 
@@ -182,9 +203,8 @@ fn parents_of(shard: &v1::Shard) -> Vec<String> {
         .collect()
 }
 
-/// Whether a stream with these shards had `shard` once, and has it no more. Ids are given in order, without gaps: there
-/// was one for every id below the greatest.
-pub(super) fn is_forgotten(shard: &str, listed: &[v1::Shard]) -> bool {
+/// Whether a stream with these shards can have had `shard` once, and have it no more. Ids are given in order.
+fn is_forgotten(shard: &str, listed: &[v1::Shard]) -> bool {
     let newer = |it: &v1::Shard| it.shard_id.len() == shard.len() && it.shard_id.as_str() > shard;
     listed.iter().all(|it| it.shard_id != shard) && listed.iter().any(newer)
 }
@@ -313,6 +333,66 @@ mod tests {
         lineage.ended("0", &[]);
         lineage.relisted(&diamond()[3..4]);
         assert_eq!(started(&mut lineage), at(&["3"], Position::TrimHorizon));
+    }
+
+    /// Simulator, seed 48000056 on the way here: a consumer went from a shard to what it had become after several
+    /// splits and merges, and then read what was between.
+    #[test]
+    fn what_follows_waits_while_a_shard_is_read_that_is_not_listed_any_more() {
+        let mut lineage = Lineage::new(&diamond()[..1], Position::TrimHorizon, &BTreeMap::new()).unwrap();
+        assert_eq!(started(&mut lineage), at(&["0"], Position::TrimHorizon));
+        // 0 is read yet; 1 and 2 may be there too.
+        lineage.relisted(&diamond()[3..]);
+        assert_eq!(started(&mut lineage), vec![]);
+        assert!(lineage.needs_listing());
+        let child = |id: &str| v1::ChildShard {
+            shard_id: id.to_owned(),
+            parent_shards: vec!["0".to_owned()],
+            ..Default::default()
+        };
+        lineage.ended("0", &[child("1"), child("2")]);
+        lineage.relisted(&diamond()[3..]);
+        assert_eq!(started(&mut lineage), at(&["1", "2"], Position::TrimHorizon));
+        lineage.ended("1", &[]);
+        assert_eq!(started(&mut lineage), vec![]);
+        lineage.ended("2", &[]);
+        lineage.relisted(&diamond()[3..]);
+        assert_eq!(started(&mut lineage), at(&["3"], Position::TrimHorizon));
+        assert!(!lineage.needs_listing());
+    }
+
+    /// Simulator, seed 45000259: one parent of a merge's child was read, the other not known yet.
+    #[test]
+    fn a_child_waits_for_a_parent_that_is_come_to_through_shards_that_are_not_listed() {
+        let roots = [shard("0", ["", ""], true), shard("4", ["", ""], true)];
+        let mut lineage = Lineage::new(&roots, Position::TrimHorizon, &BTreeMap::new()).unwrap();
+        assert_eq!(started(&mut lineage), at(&["0", "4"], Position::TrimHorizon));
+        let child = |id: &str, parents: &[&str]| v1::ChildShard {
+            shard_id: id.to_owned(),
+            parent_shards: parents.iter().map(|it| (*it).to_owned()).collect(),
+            hash_key_range: None,
+        };
+        // 0 became 5, which was merged with 4 into 6; 0 and 5 are past retention.
+        lineage.ended("4", &[child("6", &["5", "4"])]);
+        assert!(lineage.needs_listing());
+        lineage.relisted(&[shard("4", ["", ""], false), shard("6", ["5", "4"], true)]);
+        assert_eq!(started(&mut lineage), vec![]);
+        lineage.ended("0", &[child("5", &["0"])]);
+        assert_eq!(started(&mut lineage), at(&["5"], Position::TrimHorizon));
+        lineage.ended("5", &[child("6", &["5", "4"])]);
+        assert_eq!(started(&mut lineage), at(&["6"], Position::TrimHorizon));
+    }
+
+    /// Simulator, seed 48000056 once more.
+    #[test]
+    fn what_was_past_retention_at_first_is_not_read_when_retention_grows() {
+        let mut lineage = Lineage::new(&diamond()[3..], Position::TrimHorizon, &BTreeMap::new()).unwrap();
+        assert_eq!(started(&mut lineage), at(&["3", "4"], Position::TrimHorizon));
+        lineage.relisted(&diamond());
+        lineage.ended("3", &[]);
+        lineage.ended("4", &[]);
+        lineage.relisted(&diamond());
+        assert_eq!(started(&mut lineage), vec![]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::debug;
 
 use super::cursor::{Cursor, to_wire};
-use super::lineage::{self, Start};
+use super::lineage::Start;
 use super::run::Out;
 use super::{ConsumerError, ConsumerOptions, ShardBatch};
 use crate::backoff;
@@ -120,7 +120,7 @@ impl Reader {
                     if let Some(error) = self.hopeless(&failure) {
                         return End::Failed(error);
                     }
-                    if failure.reason == Reason::ShardNotFound && self.is_forgotten().await {
+                    if failure.is_answer() && failure.reason == Reason::ShardForgotten {
                         return End::Forgotten;
                     }
                     debug!(shard = %self.shard, %failure, "reading is interrupted");
@@ -317,20 +317,13 @@ impl Reader {
 
     /// The error to stop with, if trying again is useless.
     fn hopeless(&self, failure: &Failure) -> Option<ConsumerError> {
-        let final_reasons = [Reason::InvalidArgument, Reason::StreamNotFound];
+        let final_reasons = [Reason::InvalidArgument, Reason::StreamNotFound, Reason::ShardNotFound];
         let refused = failure.is_answer() && final_reasons.contains(&failure.reason);
         refused.then(|| ConsumerError::Shard {
             shard: self.shard.to_string(),
             reason: failure.reason,
             message: failure.message.clone(),
         })
-    }
-
-    /// Whether the stream has no such shard any more. A node that is behind may not know a new one either: it lists none
-    /// that is newer.
-    async fn is_forgotten(&self) -> bool {
-        let Ok(listed) = self.client.list_shards(&self.stream).await else { return false };
-        lineage::is_forgotten(&self.shard, &listed)
     }
 
     fn unreadable(&self, message: String) -> End {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use braid_env::{random, task, time};
 use braid_probe::{Mark, reachable};
@@ -20,6 +21,9 @@ use super::{ConsumerError, ConsumerOptions, ShardBatch};
 use crate::backoff;
 use crate::client::Client;
 use crate::failure::CallError;
+
+/// After how long shards are listed again while one waits for others that were not listed.
+const LIST_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) type Out = mpsc::Sender<Result<ShardBatch, ConsumerError>>;
 
@@ -71,12 +75,27 @@ impl Coordinator {
         for start in std::mem::take(&mut self.first) {
             self.start(start);
         }
-        while let Some((shard, end)) = self.running.next().await {
+        loop {
+            let waits = self.lineage.needs_listing();
+            let (shard, end) = tokio::select! {
+                biased;
+                Some(ended) = self.running.next() => ended,
+                // Some node may know more by now.
+                () = time::sleep(LIST_AGAIN), if waits => {
+                    if !self.relist().await {
+                        return;
+                    }
+                    self.start_ready();
+                    continue;
+                }
+                else => return,
+            };
             let children = match end {
                 End::Reached(children) => children,
                 // What follows it is listed.
                 End::Forgotten => {
-                    tracing::warn!(stream = %self.stream, %shard, "all of the shard is past retention: what was not read of it is missed");
+                    let why = "all of it is past retention, what was not read is missed";
+                    tracing::warn!(stream = %self.stream, %shard, "the shard is gone: {why}");
                     reachable!(Mark::ConsumerShardForgotten);
                     Vec::new()
                 }
@@ -87,19 +106,27 @@ impl Coordinator {
                     return;
                 }
             };
+            debug!(stream = %self.stream, %shard, "read to its end: {} children", children.len());
             self.lineage.ended(&shard, &children);
             // A deleted or trimmed parent names no children: the listing knows.
-            let unknown = children.is_empty() || children.iter().any(|c| self.lineage.lacks_group(&c.shard_id));
+            let unknown = children.is_empty()
+                || self.lineage.needs_listing()
+                || children.iter().any(|c| self.lineage.lacks_group(&c.shard_id));
             if unknown && !self.relist().await {
                 return;
             }
-            for start in self.lineage.start() {
-                self.start(start);
-            }
+            self.start_ready();
+        }
+    }
+
+    fn start_ready(&mut self) {
+        for start in self.lineage.start() {
+            self.start(start);
         }
     }
 
     fn start(&mut self, start: Start) {
+        debug!(stream = %self.stream, shard = %start.shard, "reading begins at {:?}", start.position);
         let shard = start.shard.clone();
         let reader = Reader::new(
             self.client.clone(),
@@ -133,6 +160,7 @@ impl Coordinator {
             };
             match listed {
                 Ok(shards) => {
+                    debug!(stream = %self.stream, "{} shards are listed", shards.len());
                     self.lineage.relisted(&shards);
                     return true;
                 }
@@ -143,7 +171,7 @@ impl Coordinator {
                 Err(error) => debug!(stream = %self.stream, %error, "shards could not be listed"),
             }
             attempt += 1;
-            let wait = backoff::wait(attempt, std::time::Duration::ZERO, &mut random::below);
+            let wait = backoff::wait(attempt, Duration::ZERO, &mut random::below);
             time::sleep(wait).await;
         }
     }

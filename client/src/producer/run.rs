@@ -358,6 +358,7 @@ fn is_passing(reason: Reason) -> bool {
         | Reason::InvalidArgument
         | Reason::StreamNotFound
         | Reason::ShardNotFound
+        | Reason::ShardForgotten
         | Reason::StreamExists
         | Reason::StreamNotActive
         | Reason::LimitExceeded

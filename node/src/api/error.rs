@@ -87,6 +87,8 @@ pub enum ApiError {
     PageToken(super::page::PageTokenError),
     /// Nothing of this name.
     NoSuchShardName(String),
+    /// A shard that was there, and is gone.
+    ShardForgotten(String),
     /// No such group.
     NoGroup(u32),
     /// Not a node, or not a replica of the group.
@@ -183,6 +185,7 @@ impl ApiError {
             ApiError::Iterator(error) => of_iterator(error),
             ApiError::PageToken(error) => of_page_token(error),
             ApiError::NoSuchShardName(why) => Explained::new(Code::NotFound, Reason::ShardNotFound, why.clone()),
+            ApiError::ShardForgotten(why) => Explained::new(Code::NotFound, Reason::ShardForgotten, why.clone()),
             ApiError::NoGroup(group) => {
                 Explained::new(Code::NotFound, Reason::GroupNotFound, format!("there is no group {group}"))
             }
@@ -307,7 +310,7 @@ fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::InvalidArgument | Reason::IteratorInvalid | Reason::NextTokenInvalid => Code::InvalidArgument,
         Reason::StreamNotFound | Reason::ShardNotFound | Reason::GroupNotFound | Reason::NodeNotFound => Code::NotFound,
-        Reason::ConsumerNotFound | Reason::PolicyNotFound => Code::NotFound,
+        Reason::ShardForgotten | Reason::ConsumerNotFound | Reason::PolicyNotFound => Code::NotFound,
         Reason::StreamExists | Reason::ConsumerExists => Code::AlreadyExists,
         Reason::StreamNotActive
         | Reason::ShardClosed

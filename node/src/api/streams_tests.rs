@@ -45,7 +45,7 @@ fn routes() -> StreamRoutes {
         shards: (0..).zip(shards).collect(),
     };
     let map = stream.shard_map().unwrap();
-    StreamRoutes { stream, map, limits: Limits::DEFAULT, scaling: None, autoscale: None }
+    StreamRoutes { stream, to_come: BTreeSet::new(), map, limits: Limits::DEFAULT, scaling: None, autoscale: None }
 }
 
 #[test]

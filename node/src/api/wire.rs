@@ -55,10 +55,12 @@ pub fn shard_id_in(routes: &StreamRoutes, field: &'static str, text: &str) -> Re
 /// A shard that the stream does not have, or not any more.
 pub fn no_shard(routes: &StreamRoutes, shard: ShardId) -> ApiError {
     let (stream, name) = (&routes.stream.name, shard.name());
-    ApiError::NoSuchShardName(match routes.stream.has_forgotten(shard) {
-        true => format!("stream {stream} has shard {name} no more: it was closed, and its records are past retention"),
-        false => format!("stream {stream} has no shard {name}"),
-    })
+    match routes.has_forgotten(shard) {
+        true => ApiError::ShardForgotten(format!(
+            "stream {stream} has shard {name} no more: it was closed, and its records are past retention"
+        )),
+        false => ApiError::NoSuchShardName(format!("stream {stream} has no shard {name}")),
+    }
 }
 
 /// A record; `path` is what its fields are called in the request, such as `records[3].`.

@@ -132,7 +132,13 @@ impl Controller {
         let leaders = place_leaders(&placement);
         // A replica that takes over from another gets its membership from the group's leader.
         let successor = catalog.state(|c| c.replaced().values().any(|by| *by == me));
-        for (group, replicas) in placement.iter().filter(|(_, replicas)| replicas.contains(&me)) {
+        // One that is on its way from here votes until it is there. Without it, after a restart, a group that had lost
+        // another replica never had a majority again: simulator, the bug `leaving-not-opened`.
+        let leaving = catalog.state(|c| c.moving()).filter(|it| it.from == me && !planted(Bug::LeavingNotOpened));
+        let is_here = |group: &GroupId, replicas: &[NodeId]| {
+            replicas.contains(&me) || leaving.is_some_and(|it| it.group == *group)
+        };
+        for (group, replicas) in placement.iter().filter(|(group, replicas)| is_here(group, replicas)) {
             if self.groups.get(*group).is_some() || self.groups.refused().contains_key(group) {
                 continue;
             }

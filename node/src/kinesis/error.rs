@@ -81,8 +81,8 @@ fn of_explained(why: &Explained, on: &Subject) -> Fault {
         Reason::InvalidArgument => said(FaultKind::InvalidArgument),
         Reason::StreamNotFound if stream.is_empty() => said(FaultKind::ResourceNotFound),
         Reason::StreamNotFound => on.not_found(),
-        Reason::ShardNotFound if stream.is_empty() => said(FaultKind::ResourceNotFound),
-        Reason::ShardNotFound => Fault::new(
+        Reason::ShardNotFound | Reason::ShardForgotten if stream.is_empty() => said(FaultKind::ResourceNotFound),
+        Reason::ShardNotFound | Reason::ShardForgotten => Fault::new(
             FaultKind::ResourceNotFound,
             format!("Shard {shard} in stream {stream} under account {account} does not exist"),
         ),

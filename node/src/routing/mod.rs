@@ -13,7 +13,7 @@
 pub mod forward;
 mod leaders;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub struct StreamRoutes {
     /// The stream and all its shards.
     pub stream: Stream,
+    /// Indexes of shards that a split or merge under way makes.
+    pub to_come: BTreeSet<u32>,
     /// Its open shards by hash key.
     pub map: ShardMap,
     /// Its limits, defaults filled in.
@@ -65,6 +67,13 @@ impl StreamRoutes {
     /// One of its shards, open or closed.
     pub fn shard(&self, shard: ShardId) -> Option<&StreamShard> {
         (shard.stream == self.stream.id).then(|| self.stream.shards.get(&shard.index)).flatten()
+    }
+
+    /// Whether the stream had this shard, and it is forgotten.
+    pub fn has_forgotten(&self, shard: ShardId) -> bool {
+        let Stream { id, next_shard, shards, .. } = &self.stream;
+        let gone = shard.index < *next_shard && !shards.contains_key(&shard.index);
+        shard.stream == *id && gone && !self.to_come.contains(&shard.index)
     }
 
     /// Whether reads and writes are served.
@@ -166,12 +175,15 @@ impl Router {
             }
         }
         // Cloned under the catalog's lock, sorted outside of it.
-        let found = catalog
-            .state(|c| c.stream(name).map(|it| (c.revision(), it.clone(), c.scaling(it.id), c.autoscale(it.id))));
-        let (revision, stream, scaling, autoscale) = found.ok_or_else(|| RouteError::NoStream(name.clone()))?;
+        let found = catalog.state(|c| {
+            let it = c.stream(name)?;
+            Some((c.revision(), it.clone(), c.to_come(it.id), c.scaling(it.id), c.autoscale(it.id)))
+        });
+        let (revision, stream, to_come, scaling, autoscale) =
+            found.ok_or_else(|| RouteError::NoStream(name.clone()))?;
         let map = stream.shard_map().expect("the catalog's open ranges tile the hash space");
         let limits = stream.limits.resolve();
-        let routes = Arc::new(StreamRoutes { stream, map, limits, scaling, autoscale });
+        let routes = Arc::new(StreamRoutes { stream, to_come, map, limits, scaling, autoscale });
         let mut cache = self.cache.lock().expect("no one panics while looking up");
         if cache.revision < revision {
             *cache = RouteCache { revision, streams: BTreeMap::new() };

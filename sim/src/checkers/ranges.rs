@@ -4,7 +4,7 @@
 //! parents and group never change.
 
 use super::{Bounds, Checker, Violation};
-use crate::history::{AdminOp, History, Listing, ShardFacts, ShardKey};
+use crate::history::{Admin, AdminOp, History, Listing, ShardFacts, ShardKey};
 use braid_stream::{GroupId, Route, ShardId, ShardMap, StreamId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +20,11 @@ pub fn check(history: &History, _: &Bounds) -> Vec<Violation> {
     let mut known: BTreeMap<ShardKey, (&ShardFacts, &AdminOp)> = BTreeMap::new();
     for (op, stream, listing) in history.listings() {
         let at = op.returned.unwrap_or(op.invoked);
-        let violation =
-            |what: String| Violation::new(CHECKER.name, what).at(at).because(format!("listed by {}", op.op));
+        let violation = |what: String| {
+            Violation::new(CHECKER.name, what).at(at).because(format!("listed by {}: {}", op.op, op.call))
+        };
         if listing.at_once {
-            wrong.extend(untiled(stream, listing).map(violation));
+            wrong.extend(untiled(&op.call, stream, listing).map(violation));
             wrong.extend(lineage(stream, listing).into_iter().map(violation));
         }
         for facts in &listing.shards {
@@ -42,13 +43,15 @@ pub fn check(history: &History, _: &Bounds) -> Vec<Violation> {
     wrong
 }
 
-fn untiled(stream: &Arc<str>, listing: &Listing) -> Option<String> {
+fn untiled(call: &Admin, stream: &Arc<str>, listing: &Listing) -> Option<String> {
     let route = |facts: &ShardFacts| Route {
         range: facts.range,
         shard: ShardId { stream: StreamId(0), index: facts.starting.shard_index },
         group: GroupId(facts.group),
     };
-    let open = listing.shards.iter().filter(|facts| facts.ending.is_none());
+    // Those that were open at a moment are asked for as such, closed since or not.
+    let at_moment = matches!(call, Admin::ListOpen { .. });
+    let open = listing.shards.iter().filter(|facts| at_moment || facts.ending.is_none());
     let not_tiled = ShardMap::new(open.map(route).collect()).err()?;
     Some(format!("the open shards of {stream} do not tile the hash keys: {not_tiled}"))
 }

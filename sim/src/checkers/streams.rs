@@ -60,6 +60,12 @@ fn judge(history: &History, bounds: &Bounds, name: &str, found: Option<&StreamFa
             let Admin::Create { shards, retention_ms, .. } = only.call else { return None };
             let retention_ms = if retention_ms == 0 { bounds.retention_ms } else { retention_ms };
             let mut kept = std::iter::once(retention_ms).chain(history.retentions(name));
+            if let Some(shards) = history.scaled_to(name).filter(|shards| *shards != found.open_shards) {
+                return violation(format!(
+                    "stream {name} was scaled to {shards} shards at last, and has {}",
+                    found.open_shards
+                ));
+            }
             let as_many = found.open_shards == shards || history.may_be_resharded(name);
             match as_many && kept.any(|ms| ms == found.retention_ms) {
                 true => None,
@@ -76,7 +82,10 @@ fn judge(history: &History, bounds: &Bounds, name: &str, found: Option<&StreamFa
 fn unknown_although_created(history: &History) -> Vec<Violation> {
     let mut wrong = Vec::new();
     for look in &history.admin {
-        let (Admin::Describe { stream } | Admin::ListShards { stream }) = &look.call else { continue };
+        let (Admin::Describe { stream } | Admin::ListShards { stream } | Admin::ListOpen { stream, .. }) = &look.call
+        else {
+            continue;
+        };
         let Some(Err(failed)) = &look.result else { continue };
         if !failed.refused || failed.reason != Reason::StreamNotFound {
             continue;

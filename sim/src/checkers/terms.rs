@@ -3,7 +3,7 @@
 //! Fed while a run goes on. A process that starts again may know of fewer committed entries than the one
 //! before it; what it applies has to be what others applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 use crate::history::{At, Ns};
@@ -15,6 +15,8 @@ pub const PROMISE: &str = "a term has one leader, committed indexes never go bac
 pub struct Terms {
     /// Who led each (group, term), and since when.
     leaders: BTreeMap<(u32, u64), (u64, Ns)>,
+    /// Groups of which more than the first membership is committed.
+    begun: BTreeSet<u32>,
     /// The committed index of each (node, group), and in which life of the node.
     committed: BTreeMap<(u64, u32), (u64, u64)>,
     /// Who applied each (group, index) first, and what.
@@ -41,11 +43,24 @@ impl Terms {
 
     /// `node`, in its `life`-th process, knows entries of `group` up to `index` to be committed.
     pub fn committed(&mut self, at_ns: Ns, node: u64, life: u64, group: u32, index: u64) -> Option<Violation> {
+        if index > 0 {
+            self.begun.insert(group);
+        }
         let (known_life, known) = self.committed.insert((node, group), (life, index)).unwrap_or((life, 0));
         (known_life == life && index < known).then(|| {
             let what = format!("the committed index of group {group} on node {node} went back from {known} to {index}");
             violation(at_ns, what)
         })
+    }
+
+    /// How many groups, the catalog among them, have a majority that knows of the first membership.
+    pub fn begun(&self) -> usize {
+        self.begun.len()
+    }
+
+    /// `node` has replicas of `here` only. One that is gone was moved away; if it comes again, it begins anew.
+    pub fn has_only(&mut self, node: u64, here: &BTreeSet<u32>) {
+        self.committed.retain(|(known, group), _| *known != node || here.contains(group));
     }
 
     /// `node` applied the entry at `index` of `group`, of `term` and with a payload of this checksum.
@@ -93,6 +108,8 @@ mod tests {
         assert_eq!(terms.committed(3, 1, 2, 0, 4), None);
         assert_eq!(terms.committed(4, 1, 2, 0, 11), None);
         assert!(terms.committed(5, 1, 2, 0, 10).is_some());
+        terms.has_only(1, &BTreeSet::from([1]));
+        assert_eq!(terms.committed(6, 1, 2, 0, 0), None, "it was moved away, and came again");
     }
 
     #[test]

@@ -121,7 +121,9 @@ impl Director {
     fn note_terms(&self, number: u64, node: &Node) {
         let now = self.world.executor.now();
         let Some(life) = self.world.machines()[&number].process.as_ref().map(|p| u64::from(p.pid.0)) else { return };
-        for replica in node.groups().all() {
+        let replicas = node.groups().all();
+        self.state().terms.has_only(number, &replicas.iter().map(|it| it.id().0).collect());
+        for replica in replicas {
             let (status, group) = (replica.status().replica, replica.id().0);
             let mut state = self.state();
             if status.leader == Some(number) {
@@ -155,6 +157,10 @@ impl Director {
         let (old, new) = {
             let victims = self.of_zone(self.plan.unlucky_zone);
             let mut state = self.state();
+            // A group whose first membership is on one disk only is not there yet, and goes with it.
+            if state.terms.begun() <= self.plan.topology.groups as usize {
+                return false;
+            }
             if state.replacing.is_some() || (which.is_none() && state.replaced >= REPLACED_MAX) {
                 return false;
             }

@@ -206,7 +206,9 @@ impl History {
     /// All listings of a stream's shards that came back, with when they were asked for.
     pub fn listings(&self) -> impl Iterator<Item = (&AdminOp, &Arc<str>, &Listing)> {
         self.admin.iter().filter_map(|it| match (&it.call, &it.result) {
-            (Admin::ListShards { stream }, Some(Ok(AdminDone::Shards(listing)))) => Some((it, stream, listing)),
+            (Admin::ListShards { stream } | Admin::ListOpen { stream, .. }, Some(Ok(AdminDone::Shards(listing)))) => {
+                Some((it, stream, listing))
+            }
             _ => None,
         })
     }
@@ -238,7 +240,22 @@ impl History {
     /// Whether shards of a stream may have been merged.
     pub fn may_be_merged(&self, stream: &str) -> bool {
         let reshards = self.lives.get(stream).into_iter().flat_map(|life| &life.reshards);
-        reshards.map(|nth| &self.admin[*nth].call).any(|call| matches!(call, Admin::Merge { .. }))
+        reshards.map(|nth| &self.admin[*nth].call).any(|call| !matches!(call, Admin::Split { .. }))
+    }
+
+    /// How many open shards a stream has once it is ACTIVE, if the last change of its shards was to so many, and all
+    /// others were done before.
+    pub fn scaled_to(&self, stream: &str) -> Option<u32> {
+        let changes = self.lives.get(stream).into_iter().flat_map(|life| &life.reshards).map(|nth| &self.admin[*nth]);
+        let changes: Vec<&AdminOp> = changes.collect();
+        let (last, before) = changes.split_last()?;
+        match last.call {
+            Admin::Scale { shards, .. } if last.is_done() => before
+                .iter()
+                .all(|it| it.done_by() < last.invoked && !matches!(it.call, Admin::Autoscale { .. }))
+                .then_some(shards),
+            _ => None,
+        }
     }
 
     /// Every name that was asked to be created.
@@ -293,7 +310,10 @@ impl History {
                     let life = self.lives.entry(stream.clone()).or_default();
                     life.updates.extend(it.may_be_done().then_some(nth));
                 }
-                Admin::Split { stream, .. } | Admin::Merge { stream, .. } => {
+                Admin::Split { stream, .. }
+                | Admin::Merge { stream, .. }
+                | Admin::Scale { stream, .. }
+                | Admin::Autoscale { stream, .. } => {
                     let life = self.lives.entry(stream.clone()).or_default();
                     life.reshards.extend(it.may_be_done().then_some(nth));
                 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Admin, AdminDone, Call, Event, Failed, IteratorKind, Note, Outcome, Page, Returned, Seen, Sent, Via, What,
+    Admin, AdminDone, Call, Event, Failed, IteratorKind, Note, OpenAt, Outcome, Page, Returned, Seen, Sent, Via, What,
 };
 
 /// Records of a call or a page that are shown one by one; the rest are counted.
@@ -58,10 +58,23 @@ impl fmt::Display for Admin {
             Admin::Split { stream, shard, at: Some(at) } => write!(f, "split {stream}/{shard} at {at}"),
             Admin::Split { stream, shard, at: None } => write!(f, "split {stream}/{shard}"),
             Admin::Merge { stream, shard, adjacent } => write!(f, "merge {stream}/{shard} with {adjacent}"),
+            Admin::Scale { stream, shards, halves: false } => write!(f, "scale {stream} to {shards} shards"),
+            Admin::Scale { stream, shards, halves: true } => write!(f, "scale {stream} to {shards} shards by halves"),
+            Admin::Autoscale { stream, bounds: Some((min, max)) } => {
+                write!(f, "scale {stream} by load, {min} to {max} shards")
+            }
+            Admin::Autoscale { stream, bounds: None } => write!(f, "scale {stream} by load no more"),
             Admin::Delete { stream } => write!(f, "delete {stream}"),
             Admin::Describe { stream } => write!(f, "describe {stream}"),
             Admin::ListStreams => f.write_str("list streams"),
             Admin::ListShards { stream } => write!(f, "list the shards of {stream}"),
+            Admin::ListOpen { stream, at: OpenAt::Latest } => write!(f, "list the open shards of {stream}"),
+            Admin::ListOpen { stream, at: OpenAt::TrimHorizon } => {
+                write!(f, "list the shards of {stream} that were open at the trim horizon")
+            }
+            Admin::ListOpen { stream, at: OpenAt::Time(ms) } => {
+                write!(f, "list the shards of {stream} that were open at {ms} ms")
+            }
             Admin::TransferLeader { group, to } => write!(f, "move the leadership of group {group} to node {to}"),
             Admin::Drain { node, cancel: false } => write!(f, "drain node {node}"),
             Admin::Drain { node, cancel: true } => write!(f, "let node {node} keep what it has"),

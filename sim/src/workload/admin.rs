@@ -10,7 +10,7 @@ use super::node_client::{PutStyle, put_call};
 use super::records::Records;
 use super::spec::{AdminSpec, KeySpec, SizeSpec, StreamSpec};
 use super::{Actor, RETRY, create};
-use crate::history::{Admin, AdminDone, ClientId, Reason};
+use crate::history::{Admin, AdminDone, ClientId, OpenAt, Reason};
 
 /// How long one stream may take to come or to go, before the client turns to something else.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,15 +50,24 @@ pub async fn work(mut actor: Actor, spec: AdminSpec, doomed: Vec<StreamSpec>) {
 
 async fn look(actor: &mut Actor) {
     let stream = actor.dice.one_of(&actor.scene.streams.clone()).clone();
-    let call = match actor.dice.between(0, 4) {
+    let call = match actor.dice.between(0, 6) {
         0 => Admin::ListStreams,
         1 => Admin::ClusterStatus,
         2 => Admin::ListShards { stream },
+        3 | 4 => Admin::ListOpen { stream, at: moment(actor) },
         _ => Admin::Describe { stream },
     };
     let node = actor.node();
     // What it says is in the history.
     let _ = actor.calls.admin(node, call).await;
+}
+
+fn moment(actor: &mut Actor) -> OpenAt {
+    match actor.dice.between(0, 3) {
+        0 => OpenAt::Latest,
+        1 => OpenAt::TrimHorizon,
+        _ => OpenAt::Time(time::wall_ms().saturating_sub(actor.dice.between(0, 40_000))),
+    }
 }
 
 /// Another retention for one of the streams, shorter or longer.
@@ -69,10 +78,26 @@ async fn update(actor: &mut Actor) {
     let _ = actor.calls.admin(node, Admin::Update { stream, retention_ms }).await;
 }
 
-/// Splits a shard, anywhere, or merges two that are adjacent.
+/// Splits a shard, anywhere, or merges two that are adjacent, or says how many there are to be.
 async fn reshard(actor: &mut Actor) {
     let stream = actor.dice.one_of(&actor.scene.streams.clone()).clone();
     let node = actor.node();
+    let whole = match actor.dice.between(0, 9) {
+        0..=2 => {
+            let shards = actor.dice.between(1, OPEN_MAX as u64) as u32;
+            Some(Admin::Scale { stream: stream.clone(), shards, halves: actor.dice.percent(40) })
+        }
+        3 => {
+            let min = actor.dice.between(1, 4) as u32;
+            let bounds = actor.dice.percent(60).then_some((min, min + 4));
+            Some(Admin::Autoscale { stream: stream.clone(), bounds })
+        }
+        _ => None,
+    };
+    if let Some(call) = whole {
+        let _ = actor.calls.admin(node, call).await;
+        return;
+    }
     let listed = actor.calls.admin(node, Admin::ListShards { stream: stream.clone() }).await;
     let Ok(AdminDone::Shards(listing)) = listed else { return };
     let mut open: Vec<_> = listing.shards.into_iter().filter(|shard| shard.ending.is_none()).collect();

@@ -78,7 +78,11 @@ async fn whole(
         let (iterator, mut token) = match calls.iterator(node, stream, shard, kind).await {
             Ok(begun) => begun,
             Err(failed) if is_gone(&failed) => return None,
-            Err(_) => {
+            Err(failed) => {
+                // Since it was listed.
+                if failed.refused && failed.reason == Reason::ShardForgotten {
+                    return None;
+                }
                 node += 1;
                 time::sleep(RETRY).await;
                 continue;

@@ -18,8 +18,8 @@ use prost::{Message, Name};
 use tonic::{Request, Response, Status as GrpcStatus};
 
 use crate::history::{
-    Admin, AdminDone, Call, ClientId, Failed, Listing, Note, OpId, Order, Outcome, Page, PutCall, Recorder, Returned,
-    Seen, ShardFacts, Status, StreamFacts, Via,
+    Admin, AdminDone, Call, ClientId, Failed, Listing, Note, OpId, OpenAt, Order, Outcome, Page, PutCall, Recorder,
+    Returned, Seen, ShardFacts, Status, StreamFacts, Via,
 };
 use crate::payload::Payload;
 
@@ -316,6 +316,30 @@ impl NodeClient {
                 let merge = |mut node: Node, request| async move { node.merge_shards(request).await };
                 self.ask(node, request, merge).await.map(|_| AdminDone::Accepted)
             }
+            Admin::Scale { stream, shards, halves } => {
+                let scaling = match halves {
+                    true => v1::ScalingType::Halves,
+                    false => v1::ScalingType::EqualShares,
+                };
+                let request = v1::UpdateShardCountRequest {
+                    stream_name: stream.to_string(),
+                    target_shard_count: shards,
+                    scaling_type: scaling.into(),
+                    unbounded: true,
+                };
+                let scale = |mut node: Node, request| async move { node.update_shard_count(request).await };
+                self.ask(node, request, scale).await.map(|_| AdminDone::Accepted)
+            }
+            Admin::Autoscale { stream, bounds } => {
+                let (min_shards, max_shards) = bounds.unwrap_or((0, 0));
+                let request = v1::UpdateStreamRequest {
+                    stream_name: stream.to_string(),
+                    autoscale: Some(v1::Autoscale { min_shards, max_shards }),
+                    ..Default::default()
+                };
+                let update = |mut node: Node, request| async move { node.update_stream(request).await };
+                self.ask(node, request, update).await.map(|_| AdminDone::Accepted)
+            }
             Admin::Delete { stream } => {
                 let request = v1::DeleteStreamRequest { stream_name: stream.to_string() };
                 let delete = |mut node: Node, request| async move { node.delete_stream(request).await };
@@ -330,7 +354,17 @@ impl NodeClient {
                 }
             }
             Admin::ListStreams => self.list_streams(node, op).await,
-            Admin::ListShards { stream } => self.list_shards(node, op, &stream).await,
+            Admin::ListShards { stream } => self.list_shards(node, op, &stream, None).await,
+            Admin::ListOpen { stream, at } => {
+                use v1::shard_filter::Type;
+                let (kind, timestamp_ms) = match at {
+                    OpenAt::Latest => (Type::AtLatest, 0),
+                    OpenAt::TrimHorizon => (Type::AtTrimHorizon, 0),
+                    OpenAt::Time(ms) => (Type::AtTimestamp, ms),
+                };
+                let filter = v1::ShardFilter { r#type: kind.into(), timestamp_ms, ..Default::default() };
+                self.list_shards(node, op, &stream, Some(filter)).await
+            }
             Admin::TransferLeader { group, to } => {
                 let request = v1::TransferLeaderRequest { group, to_node: to };
                 let transfer = |mut node: Node, request| async move { node.transfer_leader(request).await };
@@ -382,14 +416,21 @@ impl NodeClient {
         Err(self.nonsense(op, format!("no last page after {PAGES_MAX}")))
     }
 
-    async fn list_shards(&self, node: usize, op: OpId, stream: &str) -> Result<AdminDone, Failed> {
+    async fn list_shards(
+        &self,
+        node: usize,
+        op: OpId,
+        stream: &str,
+        filter: Option<v1::ShardFilter>,
+    ) -> Result<AdminDone, Failed> {
         let (mut shards, mut next_token) = (Vec::new(), String::new());
         for nth in 0..PAGES_MAX {
             let request = v1::ListShardsRequest {
                 stream_name: stream.to_owned(),
                 max_results: 0,
                 next_token,
-                shard_filter: None,
+                // Said once: the token knows.
+                shard_filter: filter.clone().filter(|_| nth == 0),
             };
             let list = |mut node: BraidClient<Channel>, request| async move { node.list_shards(request).await };
             let page = self.ask(node, request, list).await?;

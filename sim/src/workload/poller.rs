@@ -87,7 +87,11 @@ async fn chain(
                 }
             }
             Err(failed) if matches!(failed.reason, Reason::IteratorExpired | Reason::IteratorInvalid) => return last,
-            Err(failed) if matches!(failed.reason, Reason::StreamNotFound | Reason::ShardNotFound) => return None,
+            Err(failed)
+                if matches!(failed.reason, Reason::StreamNotFound | Reason::ShardNotFound | Reason::ShardForgotten) =>
+            {
+                return None;
+            }
             Err(_) => {
                 failures += 1;
                 if failures > RETRIES {

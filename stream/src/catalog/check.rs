@@ -290,9 +290,9 @@ impl Catalog {
     fn check_forgetting(&self, found: &mut Vec<Violation>) {
         for (&id, shards) in &self.forgetting {
             let gone = |stream: &Stream| {
-                shards.iter().all(|(index, group)| {
-                    stream.has_forgotten(stream.shard_id(*index)) && self.groups.contains_key(group)
-                })
+                shards
+                    .iter()
+                    .all(|(index, group)| self.has_forgotten(stream, *index) && self.groups.contains_key(group))
             };
             if shards.is_empty() || !self.streams.get(&id).is_some_and(gone) {
                 found.push(Violation::ForgettingMismatch { stream: id });

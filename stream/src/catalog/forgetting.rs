@@ -10,12 +10,15 @@
 //!
 //! Not here: who asks, and how long after retention (`node`'s control).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use braid_probe::{Bug, planted};
+
+use super::change::Change;
 use super::stream::{Stream, StreamStatus};
 use super::{Catalog, CatalogReply, ForgetError, StreamError};
 use crate::catalog_command::{ForgetShards, ShardsForgotten};
-use crate::ids::{GroupId, ShardId, StreamId};
+use crate::ids::{GroupId, StreamId};
 use crate::limits::TIME_MS_MAX;
 
 impl Catalog {
@@ -38,6 +41,19 @@ impl Catalog {
         };
         let serving = self.streams.values().filter(|it| is_serving(it));
         serving.map(of).filter(|(_, found)| !found.is_empty()).collect()
+    }
+
+    /// The indexes of shards that a split or merge which is under way makes.
+    pub fn to_come(&self, stream: StreamId) -> BTreeSet<u32> {
+        match self.change(stream) {
+            Some(Change::Reshard(steps)) => steps.iter().flat_map(|step| step.children.keys().copied()).collect(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Whether the stream had a shard of this index, and it is forgotten.
+    pub fn has_forgotten(&self, stream: &Stream, index: u32) -> bool {
+        index < stream.next_shard && !stream.shards.contains_key(&index) && !self.to_come(stream.id).contains(&index)
     }
 
     /// Shards that are forgotten here, and that their groups may still have.
@@ -97,12 +113,6 @@ fn is_serving(stream: &Stream) -> bool {
 /// Whether a shard is closed, and at `at_ms` all of its records were past retention.
 fn is_past(stream: &Stream, index: u32, at_ms: u64) -> bool {
     let until = stream.shards.get(&index).and_then(|shard| stream.open_until(shard));
-    until.is_some_and(|until| until.saturating_add(stream.retention_ms) <= at_ms)
-}
-
-impl Stream {
-    /// Whether a shard was there, and is forgotten.
-    pub fn has_forgotten(&self, shard: ShardId) -> bool {
-        shard.stream == self.id && shard.index < self.next_shard && !self.shards.contains_key(&shard.index)
-    }
+    let kept_ms = if planted(Bug::ForgottenEarly) { stream.retention_ms / 2 } else { stream.retention_ms };
+    until.is_some_and(|until| until.saturating_add(kept_ms) <= at_ms)
 }

@@ -10,6 +10,7 @@
 //!
 //! Not here: which steps those are (`scale.rs`). A deletion ends a scaling where it is.
 
+use braid_probe::{Bug, planted};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
@@ -133,6 +134,7 @@ impl Catalog {
         // That there is an index for every child was seen when it was planned. Should there be no creation second left
         // (in the year 4147), it ends here, and the stream is ACTIVE.
         if !scaling.waiting.is_empty()
+            && !planted(Bug::ScalePlanDropped)
             && let Ok(scaling) = self.begin_ready(id, scaling, at_ms)
         {
             self.scalings.insert(id, scaling);

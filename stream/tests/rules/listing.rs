@@ -224,7 +224,7 @@ fn a_shard_is_forgotten_after_its_parents_and_once_nothing_of_it_is_kept() {
     assert_eq!(forget(&mut catalog, gone_all, &[2]), forgotten);
     assert_eq!(listed(&catalog, ShardFilter::All, gone_all), [3]);
     assert_eq!(stream(&catalog).shards[&3].parents, [Some(1), Some(2)], "the link stays");
-    assert!(stream(&catalog).has_forgotten(shard(1)) && !stream(&catalog).has_forgotten(shard(4)));
+    assert!(catalog.has_forgotten(stream(&catalog), 1) && !catalog.has_forgotten(stream(&catalog), 4));
 
     // Their groups are told, whoever leads the catalog, and drop the stream if it is deleted before.
     catalog = Catalog::decode(&catalog.encode()).unwrap();
