@@ -35,6 +35,9 @@ const SCENARIOS: &[&str] = &[
 /// Those that need Java besides.
 const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl"];
 
+/// Other projects' tests, whose source lies beside the Python: see scripts/kinesis-clients.
+const SUITES: &[&str] = &["moto_suite"];
+
 /// One who may do anything in its account, one of another account, and one who may only read.
 const CREDENTIALS: &str = r#"
 [[key]]
@@ -67,6 +70,17 @@ fn python() -> Result<String, String> {
     match made.status.success() {
         true => Ok(String::from_utf8_lossy(&made.stdout).trim().to_string()),
         false => Err(String::from_utf8_lossy(&made.stderr).trim().to_string()),
+    }
+}
+
+/// Whether the source of other projects' tests lies beside a Python.
+fn suites(python: &str) -> Result<(), String> {
+    let beside = Path::new(python).ancestors().nth(2).unwrap_or(Path::new("")).join("suites");
+    let found = std::fs::read_dir(&beside).map_err(|e| format!("{}: {e}", beside.display()))?;
+    let is_one = |it: std::fs::DirEntry| it.file_name().to_string_lossy().starts_with("moto-");
+    match found.flatten().any(is_one) {
+        true => Ok(()),
+        false => Err(format!("{} has none", beside.display())),
     }
 }
 
@@ -115,11 +129,16 @@ fn main() {
     if let Err(why) = &java {
         eprintln!("SKIPPED: no test with the Java SDK or KCL runs, since there is no Java here: {why}");
     }
+    let suites = python.as_deref().map_err(Clone::clone).and_then(suites);
+    if let Err(why) = &suites {
+        eprintln!("SKIPPED: no other project's tests run, since their source can't be had here: {why}");
+    }
     let trial = |scenario: &'static str, skipped: bool| {
         let python = python.clone().unwrap_or_default();
         Trial::test(format!("client_{scenario}"), move || run(&python, scenario)).with_ignored_flag(skipped)
     };
     let pythons = SCENARIOS.iter().map(|scenario| trial(scenario, python.is_err()));
     let javas = JAVA_SCENARIOS.iter().map(|scenario| trial(scenario, python.is_err() || java.is_err()));
-    libtest_mimic::run(&arguments, pythons.chain(javas).collect()).exit();
+    let others = SUITES.iter().map(|scenario| trial(scenario, suites.is_err()));
+    libtest_mimic::run(&arguments, pythons.chain(javas).chain(others).collect()).exit();
 }

@@ -21,6 +21,7 @@ from unittest import mock
 import amazon_kclpy
 import botocore.session
 import httpx
+import moto
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -109,6 +110,13 @@ def life_of_a_stream(endpoints):
 
     text = refused("ResourceInUseException", kinesis.create_stream, StreamName="orders", ShardCount=1)
     equal(text, f"Stream orders under account {ACCOUNT} already exists.")
+
+    # Shards come by a hundred, whoever asks for more.
+    kinesis.create("wide", 101)
+    page = kinesis.describe_stream(StreamName="wide", Limit=1000)["StreamDescription"]
+    equal((len(page["Shards"]), page["HasMoreShards"]), (100, True))
+    kinesis.delete_stream(StreamName="wide")
+    wait("the stream is gone", lambda: kinesis.list_streams()["StreamNames"] == ["orders"])
 
     for name in ["a", "b", "c"]:
         kinesis.create_stream(StreamName=name, ShardCount=1)
@@ -214,6 +222,10 @@ def iterators(endpoints):
 
     equal(texts(kinesis.get_records(ShardIterator=latest)["Records"]), ["0", "1", "2", "3", "4"])
     equal(texts(kinesis.get_records(ShardIterator=latest)["Records"]), ["0", "1", "2", "3", "4"])  # again
+    # As a careless shell script has it.
+    equal(texts(kinesis.get_records(ShardIterator=f'"{latest}"')["Records"]), ["0", "1", "2", "3", "4"])
+    # A shard is its number, however it is written.
+    equal(texts(kinesis.read("s", "shard-0")[0]), ["0", "1", "2", "3", "4"])
     at = {"StartingSequenceNumber": numbers[2]}
     equal(texts(kinesis.read("s", shard, "AT_SEQUENCE_NUMBER", **at)[0]), ["2", "3", "4"])
     equal(texts(kinesis.read("s", shard, "AFTER_SEQUENCE_NUMBER", **at)[0]), ["3", "4"])
@@ -265,6 +277,15 @@ def reshard(endpoints):
             "InvalidArgumentException", kinesis.split_shard, StreamName="s", ShardToSplit=first, NewStartingHashKey=str(at)
         )
         assert "is not both greater than one plus the shard's StartingHashKey" in text, text
+    for name, said in [("shard-7", "shardId-000000000007"), ("first", "first")]:
+        text = refused(
+            "ResourceNotFoundException", kinesis.split_shard, StreamName="s", ShardToSplit=name, NewStartingHashKey="9"
+        )
+        equal(text, f"Could not find shard {said} in stream s under account {ACCOUNT}.")
+    text = refused(
+        "ResourceNotFoundException", kinesis.merge_shards, StreamName="s", ShardToMerge=first, AdjacentShardToMerge="7"
+    )
+    equal(text, f"Could not find shard shardId-000000000007 in stream s under account {ACCOUNT}.")
     between = time.time()
     kinesis.split_shard(StreamName="s", ShardToSplit=first, NewStartingHashKey=str(end // 2))
     equal(kinesis.active("s")["OpenShardCount"], 3)
@@ -417,7 +438,11 @@ def refusals(endpoints):
         StreamName="s",
         Records=[{"Data": b"x", "PartitionKey": "a"}, {"Data": b"x" * (1 << 20), "PartitionKey": "a"}],
     )
-    assert "at 'records.2.member.data' failed to satisfy constraint: Member must have length less than" in text, text
+    constraint = "failed to satisfy constraint: Member must have length less than or equal to"
+    equal(text, f"1 validation error detected: Value at 'records.2.member.data' {constraint} 1048576")
+    many = [{"Data": b"x", "PartitionKey": "a"}] * 501
+    text = refused("ValidationException", kinesis.put_records, StreamName="s", Records=many)
+    equal(text, f"1 validation error detected: Value at 'records' {constraint} 500")
     text = refused(
         "InvalidArgumentException",
         kinesis.put_records,
@@ -869,6 +894,17 @@ def prior_knowledge(endpoints):
     equal(events[0], ("initial-response", {}))
     kind, event = events[1]
     equal((kind, base64.b64decode(event["Records"][0]["Data"])), ("SubscribeToShardEvent", b"hello"))
+
+
+def moto_suite(endpoints):
+    """moto's own tests: see moto_suite.py."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    environment = {**os.environ, "BRAID_ENDPOINT": endpoints[0], "PYTHONPATH": here}
+    tests = os.path.join(sys.prefix, f"suites/moto-{moto.__version__}/tests/test_kinesis")
+    command = [sys.executable, "-m", "pytest", "-p", "moto_suite", "-p", "no:cacheprovider", "-q", "-rfExXs", tests]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10 * BOUND_S, check=False)
+    print(ended.stdout, ended.stderr)
+    assert ended.returncode == 0, "a test of moto's failed, or one passed that is said to fail"
 
 
 def java(program, *arguments):
