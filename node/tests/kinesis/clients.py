@@ -920,6 +920,22 @@ def java_sdk(endpoints):
     assert said.endswith("the Java SDK: ok\n"), said
 
 
+def javascript_sdk(endpoints, protocol="h2"):
+    """HTTP/2 by prior knowledge, as the JavaScript SDK has it by default."""
+    script = os.path.join(os.path.dirname(__file__), "sdk.cjs")
+    environment = {**os.environ, "NODE_PATH": os.path.join(sys.prefix, "js"), "NODE_NO_WARNINGS": "1"}
+    subprocess.run(["node", script, endpoints[0], protocol], env=environment, timeout=4 * BOUND_S, check=True)
+
+
+def javascript_sdk_over_http_1(endpoints):
+    javascript_sdk(endpoints, "http/1.1")
+
+
+def rust_sdk(endpoints):
+    program = os.path.join(sys.prefix, "rust-sdk/newest")
+    subprocess.run([program, endpoints[0]], timeout=4 * BOUND_S, check=True)
+
+
 def kcl(endpoints):
     """KCL with enhanced fan-out reads every record of a stream, one of whose shards is split meanwhile."""
     kinesis = Kinesis(endpoints)
