@@ -33,7 +33,7 @@ const SCENARIOS: &[&str] = &[
 ];
 
 /// Those that need more than Python.
-const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl"];
+const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl", "kcl_polling"];
 const JAVASCRIPT_SCENARIOS: &[&str] = &["javascript_sdk", "javascript_sdk_over_http_1"];
 const RUST_SCENARIOS: &[&str] = &["rust_sdk"];
 const SUITES: &[&str] = &["moto_suite"];

@@ -936,47 +936,60 @@ def rust_sdk(endpoints):
     subprocess.run([program, endpoints[0]], timeout=4 * BOUND_S, check=True)
 
 
-def kcl(endpoints):
-    """KCL with enhanced fan-out reads every record of a stream, one of whose shards is split meanwhile."""
+def kcl(endpoints, retrieval="fan-out"):
+    """KCL reads a stream, one of whose shards is split, and a child then merged: each record once, parents first."""
     kinesis = Kinesis(endpoints)
     kinesis.create("s", 2)
-    before, after = [f"before-{n}" for n in range(50)], [f"after-{n}" for n in range(50)]
+    put = {}
 
-    def put(texts):
+    def write(texts):
         for n, text in enumerate(texts):
-            kinesis.put_record(StreamName="s", Data=text.encode(), PartitionKey=f"{n}")
+            shard = kinesis.put_record(StreamName="s", Data=text.encode(), PartitionKey=f"{n}")["ShardId"]
+            put.setdefault(shard, []).append(text)
 
-    put(before)
+    write(f"before-{n}" for n in range(50))
     dynamo = ThreadedMotoServer(port=0)
     dynamo.start()
     host, port = dynamo.get_host_and_port()
-    worker = java("Kcl.java", endpoints[0], f"http://{host}:{port}", "s", str(len(before + after)))
-    lines = []
+    worker = java("Kcl.java", endpoints[0], f"http://{host}:{port}", "s", retrieval, "150", "3")
+    lines, said = [], []
+
     def listen():
         for line in worker.stdout:
             lines.append(line)
+            if line.startswith("shardId-"):
+                said.append(tuple(line.rstrip("\n").split(" ", 2)))
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
+    first, second, lower, upper, merged = (f"shardId-{n:012}" for n in range(5))
     try:
         # It makes its tables first, and takes its time.
         start = time.time()
-        while sum(line.startswith("shard shardId-") for line in lines) < 2:
+        while not {(first, "begins"), (second, "begins")} <= set(said):
             assert worker.poll() is None and time.time() - start < 4 * BOUND_S, "".join(lines)[-9000:]
             time.sleep(0.1)
-        kinesis.split_shard(StreamName="s", ShardToSplit="shardId-000000000000", NewStartingHashKey="1" + "0" * 30)
+        kinesis.split_shard(StreamName="s", ShardToSplit=first, NewStartingHashKey="1" + "0" * 30)
         kinesis.active("s")
-        put(after)
-        worker.wait(4 * BOUND_S)
+        write(f"between-{n}" for n in range(50))
+        kinesis.merge_shards(StreamName="s", ShardToMerge=upper, AdjacentShardToMerge=second)
+        kinesis.active("s")
+        write(f"after-{n}" for n in range(50))
+        worker.wait(7 * BOUND_S)
         listener.join(BOUND_S)
-        said = "".join(lines)
-        assert worker.returncode == 0, said[-9000:]
-        assert "a shard has ended" in said, said[-9000:]
-        found = re.search(r"^records: \[(.*)\]$", said, re.MULTILINE).group(1).split(", ")
-        equal(sorted(found), sorted(before + after))
+        assert worker.returncode == 0, "".join(lines)[-9000:]
     finally:
         worker.kill()
         dynamo.stop()
+    given = {shard: [it[2] for it in said if it[:2] == (shard, "gives")] for shard in put}
+    equal(given, put)
+    for parent, child in [(first, lower), (first, upper), (upper, merged), (second, merged)]:
+        events = [it for it in said if it in [(parent, "ends"), (child, "begins")]]
+        equal(events, [(parent, "ends"), (child, "begins")])
+
+
+def kcl_polling(endpoints):
+    kcl(endpoints, "polling")
 
 
 if __name__ == "__main__":
