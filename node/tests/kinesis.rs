@@ -1,8 +1,8 @@
-//! Real Kinesis clients against a real cluster: three nodes in this process, and in others boto3, the AWS CLI, the
-//! Java SDK and KCL.
+//! Real Kinesis clients against a real cluster: three nodes in this process, and in others boto3, the AWS CLI, KCL, the
+//! SDKs for Java, JavaScript and Rust, and other projects' tests.
 //!
-//! `scripts/kinesis-clients` installs them from PyPI once. Where it can't (no network, no Python), every test here
-//! says so and counts as skipped.
+//! `scripts/kinesis-clients` installs them once. Those that it can't install (no network, no Python, no Java) are named, and
+//! their tests count as skipped.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "it/support/mod.rs"]
@@ -32,8 +32,11 @@ const SCENARIOS: &[&str] = &[
     "prior_knowledge",
 ];
 
-/// Those that need Java besides.
-const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl"];
+/// Those that need more than Python.
+const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl", "kcl_polling"];
+const JAVASCRIPT_SCENARIOS: &[&str] = &["javascript_sdk", "javascript_sdk_over_http_1"];
+const RUST_SCENARIOS: &[&str] = &["rust_sdk"];
+const SUITES: &[&str] = &["moto_suite"];
 
 /// One who may do anything in its account, one of another account, and one who may only read.
 const CREDENTIALS: &str = r#"
@@ -70,9 +73,15 @@ fn python() -> Result<String, String> {
     }
 }
 
-/// Whether programs can be run from their source: Java 11 or newer.
-fn java() -> Result<(), String> {
-    let asked = Command::new("java").arg("-version").output().map_err(|e| format!("java: {e}"))?;
+/// Whether `scripts/kinesis-clients` could put `what` beside a Python.
+fn beside(python: &str, what: &str) -> Result<(), String> {
+    let path = Path::new(python).ancestors().nth(2).unwrap_or(Path::new("")).join(what);
+    if path.exists() { Ok(()) } else { Err(format!("{} is not there", path.display())) }
+}
+
+/// Whether a program can be run.
+fn program(name: &str) -> Result<(), String> {
+    let asked = Command::new(name).arg("--version").output().map_err(|e| format!("{name}: {e}"))?;
     if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
 }
 
@@ -107,19 +116,26 @@ fn run(python: &str, scenario: &str) -> Result<(), Failed> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let python = python();
-    if let Err(why) = &python {
-        eprintln!("SKIPPED: no test with a real Kinesis client runs, since they can't be had here: {why}");
+    let found = python();
+    let python = found.clone().unwrap_or_default();
+    let has = |what: &str| found.as_ref().map_err(Clone::clone).and_then(|python| beside(python, what));
+    let clients = [
+        ("boto3, the AWS CLI and HTTP by hand", SCENARIOS, has("")),
+        // Java 11 or newer: its programs are run from their source.
+        ("the Java SDK and KCL", JAVA_SCENARIOS, has("").and_then(|()| program("java"))),
+        ("the JavaScript SDK", JAVASCRIPT_SCENARIOS, has("js").and_then(|()| program("node"))),
+        ("the Rust SDK", RUST_SCENARIOS, has("rust-sdk/newest")),
+        ("other projects' tests", SUITES, has("suites")),
+    ];
+    let mut trials = Vec::new();
+    for (client, scenarios, there) in clients {
+        if let Err(why) = &there {
+            eprintln!("SKIPPED: no test with {client} runs, since that can't be had here: {why}");
+        }
+        trials.extend(scenarios.iter().map(|scenario| {
+            let python = python.clone();
+            Trial::test(format!("client_{scenario}"), move || run(&python, scenario)).with_ignored_flag(there.is_err())
+        }));
     }
-    let java = java();
-    if let Err(why) = &java {
-        eprintln!("SKIPPED: no test with the Java SDK or KCL runs, since there is no Java here: {why}");
-    }
-    let trial = |scenario: &'static str, skipped: bool| {
-        let python = python.clone().unwrap_or_default();
-        Trial::test(format!("client_{scenario}"), move || run(&python, scenario)).with_ignored_flag(skipped)
-    };
-    let pythons = SCENARIOS.iter().map(|scenario| trial(scenario, python.is_err()));
-    let javas = JAVA_SCENARIOS.iter().map(|scenario| trial(scenario, python.is_err() || java.is_err()));
-    libtest_mimic::run(&arguments, pythons.chain(javas).collect()).exit();
+    libtest_mimic::run(&arguments, trials).exit();
 }

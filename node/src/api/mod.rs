@@ -145,6 +145,11 @@ impl Service {
         self.deadline
     }
 
+    /// Waits until this node knows of anything, or until `until`: it may have just been started.
+    pub(crate) async fn opened(&self, until: Instant) {
+        self.router.opened(until).await;
+    }
+
     /// Where calls are counted.
     pub(crate) fn metrics(&self) -> Arc<NodeMetrics> {
         self.metrics.clone()

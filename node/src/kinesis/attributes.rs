@@ -142,7 +142,7 @@ impl Asked<'_> {
             match fault.kind {
                 FaultKind::ResourceNotFound => Fault::new(
                     FaultKind::ResourceNotFound,
-                    format!("No resource policy found for resource ARN {}", input.needed("ResourceARN")),
+                    format!("No resource policy found for resource ARN {}.", input.needed("ResourceARN")),
                 ),
                 _ => fault,
             }

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,8 +21,8 @@ use braid_env::time::{self, Instant};
 use braid_stream::limits::PUT_BYTES_MAX_LARGE;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use tonic::body::Body;
@@ -41,6 +42,10 @@ const BODY_BYTES_MAX: usize = PUT_BYTES_MAX_LARGE as usize / 3 * 4 + (2 << 20);
 /// What is read of a body that nobody wants, so that the connection can go on: HTTP/1.1 closes one on which
 /// a body was left lying.
 const UNWANTED_BYTES_MAX: usize = 64 << 10;
+
+/// How long a call waits on a node that was just started, whose catalog is not open yet: that takes a second or three, and an
+/// SDK has made its three attempts in less.
+const OPENING_WAIT: Duration = Duration::from_secs(5);
 
 /// What `X-Amz-Target` begins with.
 const SERVICE: &str = "Kinesis_20131202";
@@ -107,6 +112,7 @@ enum Ending {
 async fn answer(face: Arc<Parts>, request: Request<Body>) -> Response<Body> {
     let from_browser = request.headers().contains_key("origin");
     let asked_headers = request.headers().get("access-control-request-headers").cloned();
+    let one_at_a_time = request.version() <= Version::HTTP_11;
     let ending = ending(face, request).await;
     let preflight = matches!(ending, Ending::Preflight);
     let (status, content_type, body) = match ending {
@@ -127,6 +133,10 @@ async fn answer(face: Arc<Parts>, request: Request<Body>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     identify(headers);
+    // An SDK tries again over the connection that it has: another one may lead to a node that can serve.
+    if status.is_server_error() && one_at_a_time {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if from_browser {
         headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
         if preflight {
@@ -233,6 +243,7 @@ async fn serve(
         Err(_) => return Err(Fault::unreadable()),
     };
     let admitted = face.access.admit(&head, &body, face.service.now_ms())?;
+    face.service.opened(until.min(Instant::now() + OPENING_WAIT)).await;
     let input = wire::read(form, operation, &body)?;
     face.serve(operation, input, form, admitted, until).await
 }

@@ -6,6 +6,7 @@
 //! Invariant: two callers meet in a stream only if account, region and name agree.
 
 use braid_proto::v1;
+use braid_stream::ids::{ShardId, StreamId};
 use braid_stream::name::StreamName;
 
 use super::wire::fault::{Fault, FaultKind};
@@ -49,6 +50,23 @@ impl Named {
     pub fn arn(&self) -> String {
         let Named { account, region, .. } = self;
         format!("arn:{}:kinesis:{region}:{account}:stream/{}", partition(region), self.local())
+    }
+
+    /// The name of the shard that a request means. The service reads the number after the first hyphen, or a text that is
+    /// a number: `shardId-000000000001`, `shard-1` and `1` are one shard, as the tests of kinesalite saw it there.
+    pub fn shard(&self, text: &str) -> Result<String, Fault> {
+        let digits = text.split('-').nth(1).filter(|it| !it.is_empty()).unwrap_or(text);
+        let number = Some(digits).filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()));
+        match number.and_then(|it| it.parse().ok()).filter(|index| *index <= i32::MAX as u32) {
+            Some(index) => Ok(ShardId { stream: StreamId(0), index }.name()),
+            None => Err(self.no_shard(text)),
+        }
+    }
+
+    /// That a shard which was to be changed is not there.
+    pub fn no_shard(&self, shard: &str) -> Fault {
+        let text = format!("Could not find shard {shard} in stream {} under account {}.", self.local(), self.account);
+        Fault::new(FaultKind::ResourceNotFound, text)
     }
 
     /// `…/consumer/NAME:CREATION_SECONDS`
@@ -230,6 +248,25 @@ mod tests {
         for named in [at_home, abroad] {
             assert_eq!(home().of_name(named.name.as_str()), Some(named.clone()));
             assert_eq!(home().arn(&named.arn()), Ok(named));
+        }
+    }
+
+    #[test]
+    fn a_shard_is_its_number() {
+        let stream = home().name("000000000000", "us-east-1", "a").unwrap();
+        for (text, index) in [
+            ("shardId-000000000001", "000000000001"),
+            ("shard-1", "000000000001"),
+            ("1", "000000000001"),
+            ("-00002147483647", "002147483647"),
+            ("any.thing-7-8", "000000000007"),
+        ] {
+            assert_eq!(stream.shard(text), Ok(format!("shardId-{index}")), "{text}");
+        }
+        for bad in
+            ["2147483648", "shardId-002147483648", "ABKLFD8", "2.14E4", "shardId-", "a-+1", "a-99999999999999999999"]
+        {
+            assert_eq!(stream.shard(bad), Err(stream.no_shard(bad)), "{bad}");
         }
     }
 

@@ -64,7 +64,7 @@ impl Asked<'_> {
 
     pub(super) async fn get_shard_iterator(&self, input: &Structure) -> Result<Structure, Fault> {
         let stream = self.stream(input)?;
-        let shard = input.needed("ShardId");
+        let shard = &stream.shard(input.needed("ShardId"))?;
         let start = Start::of(input, "ShardIteratorType", "StartingSequenceNumber")?;
         let subject = Subject::shard(&stream, shard);
         start.not_in_the_future(self.face.service.now_ms())?;
@@ -181,17 +181,13 @@ fn of_request(error: &braid_stream::record::RequestError, path: &str) -> Fault {
                 "records" => format!("records.{}.member.data", nth + 1),
                 path => path.to_string(),
             };
-            let shown = format!("java.nio.HeapByteBuffer[pos=0 lim={0} cap={0}]", error.bytes);
-            validate::failed(&shown, &path, &format!("Member must have length less than or equal to {}", error.max))
+            validate::failed_unseen(&path, &format!("Member must have length less than or equal to {}", error.max))
         }
         E::Bytes { max, .. } => {
             let mib = if *max == PUT_BYTES_MAX_LARGE { 10 } else { 5 };
             Fault::argument(format!("Records size exceeds {mib} MB limit"))
         }
-        E::Count { records } => {
-            let constraint = "Member must have length less than or equal to 500";
-            validate::failed(&records.to_string(), path, constraint)
-        }
+        E::Count { .. } => validate::failed_unseen(path, "Member must have length less than or equal to 500"),
     }
 }
 

@@ -8,6 +8,7 @@ use super::error::Subject;
 use super::names::Named;
 use super::wire::fault::{Fault, FaultKind};
 use super::wire::value::Structure;
+use crate::api::ApiError;
 
 /// Shards in a page: the service gives no more, whatever is asked for.
 const PAGE: i64 = 1_000;
@@ -57,8 +58,7 @@ impl Asked<'_> {
 
     pub(super) async fn split_shard(&self, input: &Structure) -> Result<(), Fault> {
         let stream = self.stream(input)?;
-        let (shard, at) = (input.needed("ShardToSplit"), input.needed("NewStartingHashKey"));
-        let subject = Subject::shard(&stream, shard);
+        let (shard, at) = (&stream.shard(input.needed("ShardToSplit"))?, input.needed("NewStartingHashKey"));
         self.check_split(&stream, shard, at).await?;
         let message = v1::SplitShardRequest {
             stream_name: stream.name.as_str().to_string(),
@@ -66,7 +66,7 @@ impl Asked<'_> {
             new_starting_hash_key: at.to_string(),
         };
         let split = self.face.service.split(&message, &self.call).await;
-        split.map(drop).map_err(|error| self.fault(&error, &subject))
+        split.map(drop).map_err(|error| self.not_changed(&error, &stream, &[shard]))
     }
 
     /// The service is stricter than Braid, which needs no more than two shards that are not empty.
@@ -115,7 +115,8 @@ impl Asked<'_> {
 
     pub(super) async fn merge_shards(&self, input: &Structure) -> Result<(), Fault> {
         let stream = self.stream(input)?;
-        let (shard, adjacent) = (input.needed("ShardToMerge"), input.needed("AdjacentShardToMerge"));
+        let shard = &stream.shard(input.needed("ShardToMerge"))?;
+        let adjacent = &stream.shard(input.needed("AdjacentShardToMerge"))?;
         self.check_provisioned(&stream).await?;
         let message = v1::MergeShardsRequest {
             stream_name: stream.name.as_str().to_string(),
@@ -123,7 +124,7 @@ impl Asked<'_> {
             adjacent_shard_to_merge: adjacent.to_string(),
         };
         let merged = self.face.service.merge(&message, &self.call).await;
-        merged.map(drop).map_err(|error| match self.fault(&error, &Subject::shard(&stream, shard)) {
+        merged.map(drop).map_err(|error| match self.not_changed(&error, &stream, &[shard, adjacent]) {
             Fault { kind: FaultKind::InvalidArgument, .. } => Fault::argument(format!(
                 "Shards {shard} and {adjacent} in stream {} under account {} are not an adjacent pair of shards \
                  eligible for merging",
@@ -132,6 +133,16 @@ impl Asked<'_> {
             )),
             fault => fault,
         })
+    }
+
+    /// Why `shards` were not changed. One that is not there is the one that our message names.
+    fn not_changed(&self, error: &ApiError, stream: &Named, shards: &[&String]) -> Fault {
+        let why = error.explain();
+        if why.detail.reason() != v1::ErrorReason::ShardNotFound {
+            return self.fault(error, &Subject::shard(stream, shards[0]));
+        }
+        let named = shards.iter().find(|shard| why.message.contains(shard.as_str()));
+        stream.no_shard(named.unwrap_or(&shards[0]))
     }
 
     pub(super) async fn update_shard_count(&self, input: &Structure) -> Result<Structure, Fault> {

@@ -16,9 +16,8 @@ use super::{Asked, attributes};
 const HOUR_MS: u64 = 3_600_000;
 /// The service's bounds, in hours; the cluster's ceiling may be lower.
 const RETENTION_HOURS: (i64, i64) = (24, 8_760);
-/// Names and shards in a page unless the call says otherwise, and shards at most.
+/// Names or shards in a page at most: the model has it that a call that asks for more gets so many.
 const PAGE: i64 = 100;
-const SHARDS_PAGE: i64 = 1_000;
 
 impl Asked<'_> {
     pub(super) async fn create_stream(&self, input: &Structure) -> Result<(), Fault> {
@@ -73,7 +72,7 @@ impl Asked<'_> {
     pub(super) async fn describe_stream(&self, input: &Structure) -> Result<Structure, Fault> {
         let stream = self.stream(input)?;
         let found = self.described(&stream).await?;
-        let limit = input.integer("Limit").unwrap_or(PAGE).min(SHARDS_PAGE);
+        let limit = input.integer("Limit").unwrap_or(PAGE).min(PAGE);
         let message = v1::ListShardsRequest {
             stream_name: stream.name.as_str().to_string(),
             shard_filter: input.text("ExclusiveStartShardId").map(after_shard).transpose()?,
@@ -111,7 +110,7 @@ impl Asked<'_> {
             None => String::new(),
         };
         let message = v1::ListStreamsRequest {
-            limit: input.integer("Limit").unwrap_or(PAGE).min(SHARDS_PAGE) as u32,
+            limit: input.integer("Limit").unwrap_or(PAGE).min(PAGE) as u32,
             exclusive_start_stream_name: after,
             next_token: input.text("NextToken").unwrap_or_default().to_string(),
             namespace: Some(home.namespace(account, region).unwrap_or_default()),

@@ -35,7 +35,7 @@ impl Asked<'_> {
         }
         let start = input.structure("StartingPosition").expect("validated to be there");
         let start = Start::of(start, "Type", "SequenceNumber")?;
-        let shard = input.needed("ShardId");
+        let shard = &stream.shard(input.needed("ShardId"))?;
         let subject = Subject::shard(&stream, shard);
         let message = v1::SubscribeToShardRequest {
             stream_name: stream.name.as_str().to_string(),

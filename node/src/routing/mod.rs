@@ -141,6 +141,13 @@ impl Router {
         self.groups()?.catalog().ok_or(RouteError::NotReady)
     }
 
+    /// Waits until this node's replica of the catalog is open, or until `until`: before that it knows of nothing.
+    pub async fn opened(&self, until: Instant) {
+        while self.catalog().is_err() && Instant::now() < until {
+            time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// The replicas on this node.
     pub fn groups(&self) -> Result<Arc<Groups>, RouteError> {
         Ok(self.membership.joined().ok_or(RouteError::NotReady)?.1)

@@ -1,13 +1,14 @@
-// The Kinesis Client Library (3.x) against a node, with its tables in a DynamoDB somewhere else: enhanced fan-out, over a
-// split, to the end. Prints every record it was given, once all are there.
+// The Kinesis Client Library (3.x) against a node, with its tables in a DynamoDB somewhere else: by enhanced fan-out or by
+// polling. Says what it is told, a line each, until it has been given so many records and so many shards have ended:
 //
-//   java -cp 'JARS/*' Kcl.java http://KINESIS http://DYNAMODB STREAM COUNT
+//   SHARD begins
+//   SHARD gives TEXT
+//   SHARD ends
+//
+//   java -cp 'JARS/*' Kcl.java http://KINESIS http://DYNAMODB STREAM fan-out|polling RECORDS SHARDS
 
 import java.net.URI;
 import java.nio.charset.StandardCharsets;
-import java.util.Set;
-import java.util.TreeSet;
-import java.util.concurrent.ConcurrentSkipListSet;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
@@ -25,15 +26,14 @@ import software.amazon.kinesis.lifecycle.events.*;
 import software.amazon.kinesis.metrics.NullMetricsFactory;
 import software.amazon.kinesis.processor.ShardRecordProcessor;
 import software.amazon.kinesis.processor.SingleStreamTracker;
+import software.amazon.kinesis.retrieval.polling.PollingConfig;
 
 public class Kcl {
-    static final Set<String> seen = new ConcurrentSkipListSet<>();
-    static CountDownLatch all;
-    static int count;
+    static CountDownLatch records, shards;
 
     public static void main(String[] arguments) throws Exception {
-        count = Integer.parseInt(arguments[3]);
-        all = new CountDownLatch(1);
+        records = new CountDownLatch(Integer.parseInt(arguments[4]));
+        shards = new CountDownLatch(Integer.parseInt(arguments[5]));
         var credentials = StaticCredentialsProvider.create(AwsBasicCredentials.create("test", "test"));
         var kinesis = KinesisClientUtil.createKinesisAsyncClient(KinesisAsyncClient.builder()
             .endpointOverride(URI.create(arguments[0])).region(Region.US_EAST_1).credentialsProvider(credentials));
@@ -48,39 +48,52 @@ public class Kcl {
         leases.failoverTimeMillis(3000);
         leases.leasesRecoveryAuditorExecutionFrequencyMillis(3000);
         leases.workerUtilizationAwareAssignmentConfig().disableWorkerMetrics(true);
+        var retrieval = configs.retrievalConfig();
+        if (arguments[3].equals("polling")) {
+            var polling = new PollingConfig(arguments[2], kinesis).idleTimeBetweenReadsInMillis(250);
+            retrieval.retrievalSpecificConfig(polling);
+        }
         var scheduler = new Scheduler(configs.checkpointConfig(),
             configs.coordinatorConfig().shardConsumerDispatchPollIntervalMillis(200).parentShardPollIntervalMillis(500),
             leases, configs.lifecycleConfig(), configs.metricsConfig().metricsFactory(new NullMetricsFactory()),
-            configs.processorConfig(), configs.retrievalConfig());
+            configs.processorConfig(), retrieval);
         Thread thread = new Thread(scheduler);
         thread.setDaemon(true);
         thread.start();
-        boolean done = all.await(180, TimeUnit.SECONDS);
-        System.out.println("records: " + new TreeSet<>(seen));
+        // With its tables made and its leases taken: minutes, on a busy machine.
+        boolean done = records.await(360, TimeUnit.SECONDS) && shards.await(60, TimeUnit.SECONDS);
         System.out.flush();
         Runtime.getRuntime().halt(done ? 0 : 1);
     }
 
     static class Processor implements ShardRecordProcessor {
+        String shard;
+
+        void say(String what) {
+            System.out.println(shard + " " + what);
+        }
+
         public void initialize(InitializationInput input) {
-            System.out.println("shard " + input.shardId() + " from " + input.extendedSequenceNumber());
+            shard = input.shardId();
+            say("begins");
         }
 
         public void processRecords(ProcessRecordsInput input) {
-            input.records().forEach(it -> seen.add(StandardCharsets.UTF_8.decode(it.data()).toString()));
-            if (seen.size() >= count) {
-                all.countDown();
-            }
+            input.records().forEach(it -> {
+                say("gives " + StandardCharsets.UTF_8.decode(it.data()));
+                records.countDown();
+            });
         }
 
         public void leaseLost(LeaseLostInput input) {
-            System.out.println("a lease is lost");
+            say("is lost");
         }
 
         public void shardEnded(ShardEndedInput input) {
             try {
-                System.out.println("a shard has ended");
+                say("ends");
                 input.checkpointer().checkpoint();
+                shards.countDown();
             } catch (Exception e) {
                 e.printStackTrace();
             }

@@ -21,6 +21,7 @@ from unittest import mock
 import amazon_kclpy
 import botocore.session
 import httpx
+import moto
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -109,6 +110,13 @@ def life_of_a_stream(endpoints):
 
     text = refused("ResourceInUseException", kinesis.create_stream, StreamName="orders", ShardCount=1)
     equal(text, f"Stream orders under account {ACCOUNT} already exists.")
+
+    # Shards come by a hundred, whoever asks for more.
+    kinesis.create("wide", 101)
+    page = kinesis.describe_stream(StreamName="wide", Limit=1000)["StreamDescription"]
+    equal((len(page["Shards"]), page["HasMoreShards"]), (100, True))
+    kinesis.delete_stream(StreamName="wide")
+    wait("the stream is gone", lambda: kinesis.list_streams()["StreamNames"] == ["orders"])
 
     for name in ["a", "b", "c"]:
         kinesis.create_stream(StreamName=name, ShardCount=1)
@@ -214,6 +222,10 @@ def iterators(endpoints):
 
     equal(texts(kinesis.get_records(ShardIterator=latest)["Records"]), ["0", "1", "2", "3", "4"])
     equal(texts(kinesis.get_records(ShardIterator=latest)["Records"]), ["0", "1", "2", "3", "4"])  # again
+    # As a careless shell script has it.
+    equal(texts(kinesis.get_records(ShardIterator=f'"{latest}"')["Records"]), ["0", "1", "2", "3", "4"])
+    # A shard is its number, however it is written.
+    equal(texts(kinesis.read("s", "shard-0")[0]), ["0", "1", "2", "3", "4"])
     at = {"StartingSequenceNumber": numbers[2]}
     equal(texts(kinesis.read("s", shard, "AT_SEQUENCE_NUMBER", **at)[0]), ["2", "3", "4"])
     equal(texts(kinesis.read("s", shard, "AFTER_SEQUENCE_NUMBER", **at)[0]), ["3", "4"])
@@ -265,6 +277,15 @@ def reshard(endpoints):
             "InvalidArgumentException", kinesis.split_shard, StreamName="s", ShardToSplit=first, NewStartingHashKey=str(at)
         )
         assert "is not both greater than one plus the shard's StartingHashKey" in text, text
+    for name, said in [("shard-7", "shardId-000000000007"), ("first", "first")]:
+        text = refused(
+            "ResourceNotFoundException", kinesis.split_shard, StreamName="s", ShardToSplit=name, NewStartingHashKey="9"
+        )
+        equal(text, f"Could not find shard {said} in stream s under account {ACCOUNT}.")
+    text = refused(
+        "ResourceNotFoundException", kinesis.merge_shards, StreamName="s", ShardToMerge=first, AdjacentShardToMerge="7"
+    )
+    equal(text, f"Could not find shard shardId-000000000007 in stream s under account {ACCOUNT}.")
     between = time.time()
     kinesis.split_shard(StreamName="s", ShardToSplit=first, NewStartingHashKey=str(end // 2))
     equal(kinesis.active("s")["OpenShardCount"], 3)
@@ -417,7 +438,11 @@ def refusals(endpoints):
         StreamName="s",
         Records=[{"Data": b"x", "PartitionKey": "a"}, {"Data": b"x" * (1 << 20), "PartitionKey": "a"}],
     )
-    assert "at 'records.2.member.data' failed to satisfy constraint: Member must have length less than" in text, text
+    constraint = "failed to satisfy constraint: Member must have length less than or equal to"
+    equal(text, f"1 validation error detected: Value at 'records.2.member.data' {constraint} 1048576")
+    many = [{"Data": b"x", "PartitionKey": "a"}] * 501
+    text = refused("ValidationException", kinesis.put_records, StreamName="s", Records=many)
+    equal(text, f"1 validation error detected: Value at 'records' {constraint} 500")
     text = refused(
         "InvalidArgumentException",
         kinesis.put_records,
@@ -871,6 +896,17 @@ def prior_knowledge(endpoints):
     equal((kind, base64.b64decode(event["Records"][0]["Data"])), ("SubscribeToShardEvent", b"hello"))
 
 
+def moto_suite(endpoints):
+    """moto's own tests: see moto_suite.py."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    environment = {**os.environ, "BRAID_ENDPOINT": endpoints[0], "PYTHONPATH": here}
+    tests = os.path.join(sys.prefix, f"suites/moto-{moto.__version__}/tests/test_kinesis")
+    command = [sys.executable, "-m", "pytest", "-p", "moto_suite", "-p", "no:cacheprovider", "-q", "-rfExXs", tests]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10 * BOUND_S, check=False)
+    print(ended.stdout, ended.stderr)
+    assert ended.returncode == 0, "a test of moto's failed, or one passed that is said to fail"
+
+
 def java(program, *arguments):
     """A program of this directory on the SDK's and KCL's jars."""
     jars = os.path.join(os.path.dirname(amazon_kclpy.__file__), "jars", "*")
@@ -884,47 +920,76 @@ def java_sdk(endpoints):
     assert said.endswith("the Java SDK: ok\n"), said
 
 
-def kcl(endpoints):
-    """KCL with enhanced fan-out reads every record of a stream, one of whose shards is split meanwhile."""
+def javascript_sdk(endpoints, protocol="h2"):
+    """HTTP/2 by prior knowledge, as the JavaScript SDK has it by default."""
+    script = os.path.join(os.path.dirname(__file__), "sdk.cjs")
+    environment = {**os.environ, "NODE_PATH": os.path.join(sys.prefix, "js"), "NODE_NO_WARNINGS": "1"}
+    subprocess.run(["node", script, endpoints[0], protocol], env=environment, timeout=4 * BOUND_S, check=True)
+
+
+def javascript_sdk_over_http_1(endpoints):
+    javascript_sdk(endpoints, "http/1.1")
+
+
+def rust_sdk(endpoints):
+    program = os.path.join(sys.prefix, "rust-sdk/newest")
+    subprocess.run([program, endpoints[0]], timeout=4 * BOUND_S, check=True)
+
+
+def kcl(endpoints, retrieval="fan-out"):
+    """KCL reads a stream, one of whose shards is split, and a child then merged: each record once, parents first."""
     kinesis = Kinesis(endpoints)
     kinesis.create("s", 2)
-    before, after = [f"before-{n}" for n in range(50)], [f"after-{n}" for n in range(50)]
+    put = {}
 
-    def put(texts):
+    def write(texts):
         for n, text in enumerate(texts):
-            kinesis.put_record(StreamName="s", Data=text.encode(), PartitionKey=f"{n}")
+            shard = kinesis.put_record(StreamName="s", Data=text.encode(), PartitionKey=f"{n}")["ShardId"]
+            put.setdefault(shard, []).append(text)
 
-    put(before)
+    write(f"before-{n}" for n in range(50))
     dynamo = ThreadedMotoServer(port=0)
     dynamo.start()
     host, port = dynamo.get_host_and_port()
-    worker = java("Kcl.java", endpoints[0], f"http://{host}:{port}", "s", str(len(before + after)))
-    lines = []
+    worker = java("Kcl.java", endpoints[0], f"http://{host}:{port}", "s", retrieval, "150", "3")
+    lines, said = [], []
+
     def listen():
         for line in worker.stdout:
             lines.append(line)
+            if line.startswith("shardId-"):
+                said.append(tuple(line.rstrip("\n").split(" ", 2)))
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
+    first, second, lower, upper, merged = (f"shardId-{n:012}" for n in range(5))
     try:
         # It makes its tables first, and takes its time.
         start = time.time()
-        while sum(line.startswith("shard shardId-") for line in lines) < 2:
+        while not {(first, "begins"), (second, "begins")} <= set(said):
             assert worker.poll() is None and time.time() - start < 4 * BOUND_S, "".join(lines)[-9000:]
             time.sleep(0.1)
-        kinesis.split_shard(StreamName="s", ShardToSplit="shardId-000000000000", NewStartingHashKey="1" + "0" * 30)
+        kinesis.split_shard(StreamName="s", ShardToSplit=first, NewStartingHashKey="1" + "0" * 30)
         kinesis.active("s")
-        put(after)
-        worker.wait(4 * BOUND_S)
+        write(f"between-{n}" for n in range(50))
+        kinesis.merge_shards(StreamName="s", ShardToMerge=upper, AdjacentShardToMerge=second)
+        kinesis.active("s")
+        write(f"after-{n}" for n in range(50))
+        worker.wait(7 * BOUND_S)
         listener.join(BOUND_S)
-        said = "".join(lines)
-        assert worker.returncode == 0, said[-9000:]
-        assert "a shard has ended" in said, said[-9000:]
-        found = re.search(r"^records: \[(.*)\]$", said, re.MULTILINE).group(1).split(", ")
-        equal(sorted(found), sorted(before + after))
+        assert worker.returncode == 0, "".join(lines)[-9000:]
     finally:
         worker.kill()
         dynamo.stop()
+    given = {shard: [it[2] for it in said if it[:2] == (shard, "gives")] for shard in put}
+    equal(given, put)
+    for parent, child in [(first, lower), (first, upper), (upper, merged), (second, merged)]:
+        events = [it for it in said if it in [(parent, "ends"), (child, "begins")]]
+        equal(events, [(parent, "ends"), (child, "begins")])
+
+
+def kcl_polling(endpoints):
+    kcl(endpoints, "polling")
 
 
 if __name__ == "__main__":

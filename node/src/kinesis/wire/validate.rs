@@ -28,21 +28,33 @@ pub fn check(name: &str, input: &Structure) -> Result<(), Fault> {
     }
 }
 
-/// As [`check`] says it of one value, for limits that are a stream's own.
-pub fn failed(value: &str, path: &str, constraint: &str) -> Fault {
-    Fault::validation(&format!("1 validation error detected: {}", text(Some(value), path, constraint)))
+/// As [`check`] says it of records, for limits that are a stream's own.
+pub fn failed_unseen(path: &str, constraint: &str) -> Fault {
+    Fault::validation(&format!("1 validation error detected: {}", text(&Shown::Unseen, path, constraint)))
 }
 
-fn text(value: Option<&str>, path: &str, constraint: &str) -> String {
-    let value = value.map_or("null".to_string(), |value| format!("'{value}'"));
-    format!("Value {value} at '{path}' failed to satisfy constraint: {constraint}")
+/// How a value is said.
+enum Shown {
+    Absent,
+    /// Records' data, and what it is in: the service once wrote `java.nio.HeapByteBuffer[…]` and now writes nothing.
+    Unseen,
+    As(String),
+}
+
+fn text(value: &Shown, path: &str, constraint: &str) -> String {
+    let value = match value {
+        Shown::Absent => " null".to_string(),
+        Shown::Unseen => String::new(),
+        Shown::As(text) => format!(" '{text}'"),
+    };
+    format!("Value{value} at '{path}' failed to satisfy constraint: {constraint}")
 }
 
 fn members(name: &str, structure: &Structure, parent: &str, errors: &mut Vec<String>) {
     for member in table().members(name) {
         let path = format!("{parent}{}", lower_first(member.name));
         match structure.get(member.name) {
-            None if member.required => note(errors, text(None, &path, "Member must not be null")),
+            None if member.required => note(errors, text(&Shown::Absent, &path, "Member must not be null")),
             None => {}
             Some(found) => value(member.shape, found, &path, errors),
         }
@@ -59,7 +71,7 @@ fn value(name: &str, found: &Value, path: &str, errors: &mut Vec<String>) {
     let broken = constraints(name, found);
     if !broken.is_empty() {
         let shown = shown(name, found);
-        broken.into_iter().for_each(|it| note(errors, text(Some(&shown), path, &it)));
+        broken.into_iter().for_each(|it| note(errors, text(&shown, path, &it)));
     }
     match (&table().shape(name).kind, found) {
         (Kind::Structure(_), Value::Structure(it)) => members(name, it, &format!("{path}."), errors),
@@ -143,12 +155,25 @@ fn all_of(name: &str) -> String {
 }
 
 /// A value as the service shows it.
-fn shown(name: &str, found: &Value) -> String {
+fn shown(name: &str, found: &Value) -> Shown {
+    if has_data(name) {
+        return Shown::Unseen;
+    }
     let mut out = String::new();
     show(name, found, &mut out);
     match out.char_indices().nth(VALUE_CHARS_MAX) {
-        Some((at, _)) => format!("{}…", &out[..at]),
-        None => out,
+        Some((at, _)) => Shown::As(format!("{}…", &out[..at])),
+        None => Shown::As(out),
+    }
+}
+
+/// Whether a record's data is in it.
+fn has_data(name: &str) -> bool {
+    match &table().shape(name).kind {
+        Kind::Blob(_) => true,
+        Kind::List(member, _) => has_data(member),
+        Kind::Structure(_) => table().members(name).iter().any(|it| has_data(it.shape)),
+        _ => false,
     }
 }
 
@@ -161,9 +186,8 @@ fn show(name: &str, found: &Value, out: &mut String) {
         Value::Text(text) => out.push_str(text),
         Value::Integer(number) | Value::Timestamp(number) => out.push_str(&number.to_string()),
         Value::Boolean(it) => out.push_str(&it.to_string()),
-        Value::Blob(bytes) => {
-            out.push_str(&format!("java.nio.HeapByteBuffer[pos=0 lim={0} cap={0}]", bytes.len()));
-        }
+        // Never shown: see `has_data`.
+        Value::Blob(_) => {}
         Value::Structure(_) => out.push_str(&format!("com.amazonaws.kinesis.v20131202.{name}")),
         Value::List(list) => {
             let Kind::List(member, _) = table().shape(name).kind else { return };
