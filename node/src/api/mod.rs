@@ -84,7 +84,8 @@ pub struct Parts {
     shard_count_limit: bool,
     election_timeout_ms: u64,
     deadline: Duration,
-    concurrency: usize,
+    /// Calls that are served at once take one each, whichever face they came to.
+    places: Arc<Semaphore>,
 }
 
 impl std::ops::Deref for Service {
@@ -136,13 +137,18 @@ impl Service {
             shard_count_limit: config.shard_count_limit,
             election_timeout_ms: config.election_timeout_max_ms,
             deadline: Duration::from_millis(config.request_deadline_ms),
-            concurrency: config.max_concurrent_requests,
+            places: Arc::new(Semaphore::new(config.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
         }))
     }
 
     /// The most time a call has.
     pub(crate) fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    /// What calls that are served at once take one each of.
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
     }
 
     /// Where calls are counted.

@@ -18,6 +18,8 @@ mod error;
 mod iterator;
 mod names;
 mod records;
+#[cfg(test)]
+mod requests_tests;
 mod shards;
 mod signature;
 mod streams;
@@ -30,7 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time::Instant;
+use http::{Request, Response};
 use tokio::sync::Semaphore;
+use tonic::body::Body;
 
 pub use access::{Access, CredentialsError};
 pub use door::{Door, DoorLayer};
@@ -72,9 +76,14 @@ struct Asked<'a> {
 
 impl Face {
     /// The face over `service`.
-    pub fn new(service: Service, home: Home, access: Access, places: Arc<Semaphore>) -> Face {
-        let (deadline, metrics) = (service.deadline(), service.metrics());
+    pub fn new(service: Service, home: Home, access: Access) -> Face {
+        let (places, deadline, metrics) = (service.places(), service.deadline(), service.metrics());
         Face(Arc::new(Parts { service, home, access, places, deadline, metrics }))
+    }
+
+    /// Answers a request: one that came to the client port and is not gRPC.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        door::answer(self.0.clone(), request).await
     }
 }
 
