@@ -8,6 +8,7 @@ use braid_proto::v1::change_attributes_request::Change;
 use super::Asked;
 use super::error::Subject;
 use super::names::{Consumer, Named, Resource};
+use super::policy::Policy;
 use super::wire::fault::{Fault, FaultKind};
 use super::wire::value::{Structure, Value, time};
 
@@ -117,10 +118,7 @@ impl Asked<'_> {
 
     pub(super) async fn put_policy(&self, input: &Structure) -> Result<(), Fault> {
         let policy = input.needed("Policy");
-        let sound = serde_json::from_str::<serde_json::Value>(policy).is_ok_and(|it| it.get("Statement").is_some());
-        if !sound {
-            return Err(Fault::argument("Policy is not a policy document: JSON with a Statement is expected."));
-        }
+        Policy::parse(policy).map_err(|why| Fault::argument(format!("Policy is not valid: {why}.")))?;
         let (resource, _) = self.resource(input).await?;
         let change = Change::Policy(v1::PolicyChange { policy: Some(policy.to_string()) });
         self.change(&resource.stream, resource.consumer.as_ref(), change).await.map(drop)

@@ -17,6 +17,7 @@ mod door;
 mod error;
 mod iterator;
 mod names;
+mod policy;
 mod records;
 #[cfg(test)]
 mod requests_tests;
@@ -43,7 +44,8 @@ pub use names::{Home, is_account, is_region};
 use crate::api::{Call, Service};
 use crate::metrics::NodeMetrics;
 use access::Admitted;
-use names::{Caller, Named};
+use names::{Caller, Named, Resource};
+use policy::{Policy, SHARED};
 use subscribe::Frames;
 use wire::Form;
 use wire::fault::{Fault, FaultKind};
@@ -179,19 +181,34 @@ impl Asked<'_> {
     /// read here, it is asked again once their stream is known.
     fn check(&self, input: &Structure) -> Result<(), Fault> {
         let home = &self.face.home;
-        let stream = match (input.text("ResourceARN").or(input.text("ConsumerARN")), input.text("StreamARN")) {
-            (Some(arn), _) => Some(home.resource(arn)?.stream),
-            (None, Some(arn)) => Some(home.arn(arn)?),
+        let stream = |stream| Resource { stream, consumer: None };
+        let resource = match (input.text("ResourceARN").or(input.text("ConsumerARN")), input.text("StreamARN")) {
+            (Some(arn), _) => Some(home.resource(arn)?),
+            (None, Some(arn)) => Some(stream(home.arn(arn)?)),
             (None, None) => match input.text("StreamName") {
-                Some(name) => Some(home.name(&self.caller.account, &self.caller.region, name)?),
+                Some(name) => Some(stream(home.name(&self.caller.account, &self.caller.region, name)?)),
                 None => None,
             },
         };
-        self.allows(stream.as_ref())
+        self.allows(resource.as_ref())
     }
 
-    fn allows(&self, stream: Option<&Named>) -> Result<(), Fault> {
-        self.admitted.allows(self.operation.name, stream)
+    fn allows(&self, resource: Option<&Resource>) -> Result<(), Fault> {
+        let shared = self.admitted.is_known() && SHARED.contains(&self.operation.name);
+        let policy = resource.filter(|_| shared).and_then(|it| self.policy(it));
+        self.admitted.allows(self.operation.name, resource, policy.as_ref())
+    }
+
+    fn allows_stream(&self, stream: &Named) -> Result<(), Fault> {
+        self.allows(Some(&Resource { stream: stream.clone(), consumer: None }))
+    }
+
+    /// As this node's copy of the catalog has it, behind by a heartbeat at most: this is asked for every record.
+    fn policy(&self, of: &Resource) -> Option<Policy> {
+        let consumer = of.consumer.as_ref().map(|it| (it.name.as_str(), it.created_s));
+        let text = self.face.service.policy(&of.stream.name, consumer)?;
+        // One from before policies were read when put: what can't be read allows nothing.
+        Policy::parse(&text).ok()
     }
 
     /// The stream that an input names, by name or ARN.
