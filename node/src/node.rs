@@ -211,7 +211,7 @@ impl Node {
                 access
             }
         };
-        let kinesis = Face::new(service.clone(), home, access);
+        let kinesis = Face::new(service.clone(), home, access, config.kinesis_call_limits);
         let face = kinesis.clone();
         tasks.push(task::spawn(async move {
             if let Err(e) = api::serve(service, face, client_listener, api_stop).await {

@@ -23,7 +23,7 @@ const METRICS: [(v1::ShardMetric, &str); 7] = [
     (v1::ShardMetric::IteratorAge, "IteratorAgeMilliseconds"),
 ];
 
-/// What the service says an account may have; here nothing is counted against them.
+/// What the service says an account may have; held to where the setting for calls' rates is on.
 const SHARD_LIMIT: i64 = 20_000;
 const ON_DEMAND_LIMIT: i64 = 50;
 /// A commitment can be ended after a day at the earliest.
@@ -224,6 +224,29 @@ impl Asked<'_> {
             .with("OpenShardCount", account.open_shards)
             .with("OnDemandStreamCount", account.on_demand_streams)
             .with("OnDemandStreamCountLimit", ON_DEMAND_LIMIT))
+    }
+
+    /// Whether the account may have one more stream, of so many shards.
+    pub(super) async fn check_account(&self, on_demand: bool, shards: i64) -> Result<(), Fault> {
+        if self.face.rates.is_none() {
+            return Ok(());
+        }
+        let (account, caller) = (self.account(None).await?, &self.caller);
+        let open = i64::from(account.open_shards);
+        let text = match on_demand {
+            true if i64::from(account.on_demand_streams) >= ON_DEMAND_LIMIT => format!(
+                "This request would exceed the on-demand stream limit for the account {} in {}. Limit: {ON_DEMAND_LIMIT}.",
+                caller.account, caller.region
+            ),
+            false if open.saturating_add(shards) > SHARD_LIMIT => format!(
+                "This request would exceed the shard limit for the account {} in {}. Current shard count for the account: \
+                 {open}. Limit: {SHARD_LIMIT}. Number of additional shards that would have resulted from this request: \
+                 {shards}.",
+                caller.account, caller.region
+            ),
+            _ => return Ok(()),
+        };
+        Err(Fault::new(FaultKind::LimitExceeded, text))
     }
 
     pub(super) async fn describe_account(&self) -> Result<Structure, Fault> {

@@ -18,6 +18,7 @@ mod error;
 mod iterator;
 mod names;
 mod policy;
+mod rates;
 mod records;
 #[cfg(test)]
 mod requests_tests;
@@ -46,6 +47,7 @@ use crate::metrics::NodeMetrics;
 use access::Admitted;
 use names::{Caller, Named, Resource};
 use policy::{Policy, SHARED};
+use rates::Rates;
 use subscribe::Frames;
 use wire::Form;
 use wire::fault::{Fault, FaultKind};
@@ -61,6 +63,8 @@ struct Parts {
     service: Service,
     home: Home,
     access: Access,
+    /// `None`: an account may call as often as it likes.
+    rates: Option<Rates>,
     /// Shared with the gRPC face: requests that are served at once.
     places: Arc<Semaphore>,
     deadline: Duration,
@@ -77,10 +81,11 @@ struct Asked<'a> {
 }
 
 impl Face {
-    /// The face over `service`.
-    pub fn new(service: Service, home: Home, access: Access) -> Face {
+    /// The face over `service`. `limited`: accounts are held to the service's numbers of calls a second, streams and shards.
+    pub fn new(service: Service, home: Home, access: Access, limited: bool) -> Face {
         let (places, deadline, metrics) = (service.places(), service.deadline(), service.metrics());
-        Face(Arc::new(Parts { service, home, access, places, deadline, metrics }))
+        let rates = limited.then(Rates::new);
+        Face(Arc::new(Parts { service, home, access, rates, places, deadline, metrics }))
     }
 
     /// Answers a request: one that came to the client port and is not gRPC.
@@ -177,7 +182,7 @@ impl Parts {
 }
 
 impl Asked<'_> {
-    /// Whether the caller may do this to what the input names; for an iterator or a token, which name nothing that can be
+    /// Whether the caller may do this to what the input names, and so soon again; for an iterator or a token, which name nothing that can be
     /// read here, it is asked again once their stream is known.
     fn check(&self, input: &Structure) -> Result<(), Fault> {
         let home = &self.face.home;
@@ -190,7 +195,11 @@ impl Asked<'_> {
                 None => None,
             },
         };
-        self.allows(resource.as_ref())
+        self.allows(resource.as_ref())?;
+        match &self.face.rates {
+            Some(rates) => rates.count(&self.caller, self.operation.name, resource.as_ref()),
+            None => Ok(()),
+        }
     }
 
     fn allows(&self, resource: Option<&Resource>) -> Result<(), Fault> {
