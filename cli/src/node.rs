@@ -130,6 +130,9 @@ struct Settings {
     /// How far a signature's time may be off; 0 takes any time
     #[arg(long, value_name = "SECONDS")]
     kinesis_clock_skew_s: Option<String>,
+    /// Whether accounts are held to Kinesis' numbers of calls a second, streams and shards: on or off
+    #[arg(long, value_name = "on|off")]
+    kinesis_call_limits: Option<String>,
     /// For a request without a deadline of its own, and the most for one with
     #[arg(long, value_name = "MS")]
     request_deadline_ms: Option<String>,
@@ -167,6 +170,7 @@ impl From<Settings> for Flags {
             kinesis_region: s.kinesis_region,
             kinesis_credentials: s.kinesis_credentials,
             kinesis_clock_skew_s: s.kinesis_clock_skew_s,
+            kinesis_call_limits: s.kinesis_call_limits,
             request_deadline_ms: s.request_deadline_ms,
             max_concurrent_requests: s.max_concurrent_requests,
         }

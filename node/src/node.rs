@@ -27,7 +27,7 @@ use crate::index::RecordIndex;
 use crate::index::ordered::OrderedIndex;
 #[cfg(feature = "rocksdb")]
 use crate::index::rocks::RocksIndex;
-use crate::kinesis::{Access, CredentialsError, Home};
+use crate::kinesis::{Access, CredentialsError, Face, Home};
 use crate::maintenance;
 use crate::metrics::NodeMetrics;
 use crate::metrics::serve::MetricsServer;
@@ -104,6 +104,7 @@ pub struct Node {
     peer_address: SocketAddr,
     metrics_server: Option<MetricsServer>,
     groups: Arc<Groups>,
+    kinesis: Face,
     ready: watch::Receiver<Result<bool, String>>,
     stop: watch::Sender<bool>,
     tasks: Vec<task::JoinHandle<()>>,
@@ -210,8 +211,10 @@ impl Node {
                 access
             }
         };
+        let kinesis = Face::new(service.clone(), home, access, config.kinesis_call_limits);
+        let face = kinesis.clone();
         tasks.push(task::spawn(async move {
-            if let Err(e) = api::serve(service, home, access, client_listener, api_stop).await {
+            if let Err(e) = api::serve(service, face, client_listener, api_stop).await {
                 tracing::error!("{e}");
             }
         }));
@@ -230,7 +233,7 @@ impl Node {
         let background = Background { config, membership, index, clock, readiness };
         tasks.push(task::spawn(background.run(stopping)));
 
-        Ok(Node { client_address, peer_address, metrics_server, groups, ready, stop, tasks, _lock: lock })
+        Ok(Node { client_address, peer_address, metrics_server, groups, kinesis, ready, stop, tasks, _lock: lock })
     }
 
     /// Where clients are served.
@@ -246,6 +249,11 @@ impl Node {
     /// The groups that have a replica here; for tests and tools that look inside.
     pub fn groups(&self) -> &Arc<Groups> {
         &self.groups
+    }
+
+    /// The Kinesis face, without a socket before it; for tests and tools that look inside.
+    pub fn kinesis(&self) -> &Face {
+        &self.kinesis
     }
 
     /// Where metrics are served, if they are.

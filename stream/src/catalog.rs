@@ -80,7 +80,7 @@ pub struct Catalog {
     shard_count_calls: BTreeMap<StreamId, Vec<u64>>,
     /// Shards that are forgotten here, and whose groups may not know.
     forgetting: BTreeMap<StreamId, BTreeMap<u32, GroupId>>,
-    /// Streams that scale by load.
+    /// Within which bounds streams scale by load, where they were set; in on-demand mode streams do without as well.
     autoscale: BTreeMap<StreamId, Bounds>,
     /// Nodes that are drained or removed.
     standing: BTreeMap<NodeId, Standing>,

@@ -77,8 +77,11 @@ pub const CONSUMERS_MAX: usize = 20;
 pub const CONSUMERS_CREATING_MAX: usize = 5;
 /// Namespaces whose accounts have set something; as many as there may be streams.
 pub const ACCOUNTS_MAX: usize = 10_000;
-/// Shards a stream in on-demand mode starts with.
+/// Shards a stream in on-demand mode starts with, and never has fewer of; Kinesis' number.
 pub const SHARDS_ON_DEMAND: u32 = 4;
+/// What it grows to by itself, unless it has more already: Kinesis' own default is 200 MiB/s. A load that goes mad then
+/// stays a matter of hundreds of shards.
+pub const SHARDS_ON_DEMAND_MAX: u32 = 200;
 /// The catalog is in every node's memory and in every checkpoint: it has to end somewhere.
 pub const STREAMS_MAX: usize = 10_000;
 pub const NODES_MAX: usize = 1_000;

@@ -85,6 +85,19 @@ impl Service {
         .await
     }
 
+    /// The policy of a stream, or of a consumer of it (by its name, and the second of its registration if that is known), as
+    /// this node has it.
+    pub(crate) fn policy(&self, stream: &StreamName, consumer: Option<(&str, Option<u64>)>) -> Option<String> {
+        let catalog = self.router.catalog().ok()?;
+        catalog.state(|c| {
+            let attributes = c.attributes(c.stream(stream)?.id);
+            let Some((name, second)) = consumer else { return attributes.policy };
+            let named = attributes.consumers.into_iter().find(|(known, _)| known.as_str() == name);
+            let consumer = named.map(|it| it.1).filter(|it| second.is_none_or(|second| second == it.created_ms / 1000));
+            consumer?.policy
+        })
+    }
+
     /// A token for a stream's registered consumers after the one of the name `after`.
     pub(crate) fn consumer_token(&self, stream: &str, after: &str) -> Result<String, ApiError> {
         let page = Page::Consumers { stream: stream.to_string(), after: after.to_string() };

@@ -48,15 +48,9 @@ pub struct EdgeLayer {
 }
 
 impl EdgeLayer {
-    /// `concurrency` calls at once; `deadline` for a call that brings none, and at most.
-    pub fn new(concurrency: usize, deadline: Duration, metrics: Arc<NodeMetrics>) -> EdgeLayer {
-        let places = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
+    /// Calls take of `places`; `deadline` for a call that brings none, and at most.
+    pub fn new(places: Arc<Semaphore>, deadline: Duration, metrics: Arc<NodeMetrics>) -> EdgeLayer {
         EdgeLayer { places, deadline, metrics }
-    }
-
-    /// The places that calls take; the other face takes of the same.
-    pub fn places(&self) -> Arc<Semaphore> {
-        self.places.clone()
     }
 }
 
@@ -187,7 +181,7 @@ mod tests {
     }
 
     fn layer(concurrency: usize) -> EdgeLayer {
-        EdgeLayer::new(concurrency, Duration::from_secs(10), NodeMetrics::new(NodeId(1)))
+        EdgeLayer::new(Arc::new(Semaphore::new(concurrency)), Duration::from_secs(10), NodeMetrics::new(NodeId(1)))
     }
 
     #[test]

@@ -84,7 +84,8 @@ pub struct Parts {
     shard_count_limit: bool,
     election_timeout_ms: u64,
     deadline: Duration,
-    concurrency: usize,
+    /// Calls that are served at once take one each, whichever face they came to.
+    places: Arc<Semaphore>,
 }
 
 impl std::ops::Deref for Service {
@@ -136,7 +137,7 @@ impl Service {
             shard_count_limit: config.shard_count_limit,
             election_timeout_ms: config.election_timeout_max_ms,
             deadline: Duration::from_millis(config.request_deadline_ms),
-            concurrency: config.max_concurrent_requests,
+            places: Arc::new(Semaphore::new(config.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
         }))
     }
 
@@ -148,6 +149,11 @@ impl Service {
     /// Waits until this node knows of anything, or until `until`: it may have just been started.
     pub(crate) async fn opened(&self, until: Instant) {
         self.router.opened(until).await;
+    }
+
+    /// What calls that are served at once take one each of.
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
     }
 
     /// Where calls are counted.

@@ -21,7 +21,7 @@ use tower::Layer;
 
 use super::edge::EdgeLayer;
 use super::{Service, autoscale};
-use crate::kinesis::{Access, DoorLayer, Face, Home};
+use crate::kinesis::{DoorLayer, Face};
 use crate::replication::Groups;
 use crate::routing::forward::MESSAGE_BYTES_MAX;
 
@@ -46,8 +46,7 @@ const CLEAR_EVERY: Duration = Duration::from_secs(10);
 /// Serves clients on `listener` until `stop`, then lets the calls under way finish.
 pub async fn serve(
     service: Service,
-    home: Home,
-    access: Access,
+    face: Face,
     listener: net::Listener,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
@@ -59,8 +58,7 @@ pub async fn serve(
     let braid = BraidServer::new(service.clone())
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let edge = EdgeLayer::new(service.concurrency, service.deadline, service.metrics.clone());
-    let face = Face::new(service.clone(), home, access, edge.places());
+    let edge = EdgeLayer::new(service.places(), service.deadline, service.metrics.clone());
     // Within this task and not beside it: what it holds of the node is gone when this returns.
     let beside = std::pin::pin!(run_beside(service.clone(), health.clone()));
     let stopping = async move {

@@ -115,6 +115,7 @@ pub const FIELDS: &[Field] = &[
         allowed: "a file of keys by which signatures are verified; or any, which takes every signature",
     },
     Field { name: "kinesis_clock_skew_s", default: Some("300"), allowed: "seconds from 0 to 86400; 0 takes any time" },
+    Field { name: "kinesis_call_limits", default: Some("off"), allowed: "on or off" },
     Field { name: "request_deadline_ms", default: Some("10000"), allowed: "milliseconds from 100 to 600000" },
     Field { name: "max_concurrent_requests", default: Some("4096"), allowed: "a whole number from 1 to 1000000" },
 ];

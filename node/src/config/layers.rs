@@ -44,6 +44,7 @@ pub struct Flags {
     pub kinesis_region: Option<String>,
     pub kinesis_credentials: Option<String>,
     pub kinesis_clock_skew_s: Option<String>,
+    pub kinesis_call_limits: Option<String>,
     pub request_deadline_ms: Option<String>,
     pub max_concurrent_requests: Option<String>,
 }
@@ -77,6 +78,7 @@ impl Flags {
             ("kinesis_region", self.kinesis_region),
             ("kinesis_credentials", self.kinesis_credentials),
             ("kinesis_clock_skew_s", self.kinesis_clock_skew_s),
+            ("kinesis_call_limits", self.kinesis_call_limits),
             ("request_deadline_ms", self.request_deadline_ms),
             ("max_concurrent_requests", self.max_concurrent_requests),
         ];
@@ -218,6 +220,7 @@ mod tests {
             kinesis_region: every(),
             kinesis_credentials: every(),
             kinesis_clock_skew_s: every(),
+            kinesis_call_limits: every(),
             request_deadline_ms: every(),
             max_concurrent_requests: every(),
         };

@@ -109,6 +109,8 @@ pub struct NodeConfig {
     pub kinesis_credentials: Option<PathBuf>,
     /// How far the time of a signature may be off, in seconds; 0: as far as it likes.
     pub kinesis_clock_skew_s: u64,
+    /// Whether accounts are held to the service's numbers of calls a second, streams and shards.
+    pub kinesis_call_limits: bool,
     /// For a request that brings no deadline of its own, and the most for one that does.
     pub request_deadline_ms: u64,
     /// Requests served at once; beyond it they are refused.
@@ -228,6 +230,7 @@ impl Check {
         let kinesis_region = self.need("kinesis_region", field::region);
         let kinesis_credentials = self.need("kinesis_credentials", field::credentials);
         let kinesis_clock_skew_s = self.whole("kinesis_clock_skew_s", 0, 86_400);
+        let kinesis_call_limits = self.need("kinesis_call_limits", field::switch);
         let request_deadline_ms = self.whole("request_deadline_ms", 100, 600_000);
         let max_concurrent_requests = self.whole("max_concurrent_requests", 1, 1_000_000);
 
@@ -281,6 +284,7 @@ impl Check {
             kinesis_region: kinesis_region?,
             kinesis_credentials: kinesis_credentials?,
             kinesis_clock_skew_s: kinesis_clock_skew_s?,
+            kinesis_call_limits: kinesis_call_limits?,
             request_deadline_ms: request_deadline_ms?,
             max_concurrent_requests: usize::try_from(max_concurrent_requests?).expect("bounded above"),
         };

@@ -14,7 +14,8 @@ use braid_env::{disk, time};
 use http::request::Parts;
 use serde::Deserialize;
 
-use super::names::{Caller, Home, Named, is_account, is_region};
+use super::names::{Caller, Home, Resource, is_account, is_region};
+use super::policy::{Asking, Policy, Verdict, matches};
 use super::signature::{Signature, moment, shown_moment};
 use super::wire::fault::{Fault, FaultKind};
 
@@ -42,7 +43,7 @@ struct Key {
     secret: String,
     account: String,
     user: String,
-    /// `None`: everything in its own account.
+    /// `None`: everything in its own account, and what others share with that.
     allow: Option<Vec<Statement>>,
 }
 
@@ -190,30 +191,52 @@ impl Access {
 }
 
 impl Admitted {
-    /// Whether the caller may do `operation` to `stream`; `None`: to none in particular.
-    pub fn allows(&self, operation: &str, stream: Option<&Named>) -> Result<(), Fault> {
+    /// Whose key it is, if signatures are verified: only then do policies count.
+    pub fn is_known(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Whether the caller may do `operation` to `resource`, which has `policy`; without a resource: to none in particular.
+    ///
+    /// ```text
+    ///  same account       not denied by either  ∧  allowed by the key's policy, or by name in the resource's
+    ///  another account    not denied by either  ∧  allowed by the key's policy, and by the resource's
+    /// ```
+    pub fn allows(&self, operation: &str, resource: Option<&Resource>, policy: Option<&Policy>) -> Result<(), Fault> {
         let Some(key) = &self.key else { return Ok(()) };
         let action = format!("kinesis:{operation}");
-        let resource = stream.map_or("*".to_string(), Named::arn);
-        let owner = stream.map_or(&key.account, |it| &it.account);
-        let matching = |effect: Effect| {
-            let statements = key.allow.iter().flatten().filter(move |it| it.effect == effect);
-            statements.filter(|it| it.action.iter().any(|it| matches(it, &action)))
+        let arn = resource.map_or("*".to_string(), Resource::arn);
+        let at_home = resource.is_none_or(|it| it.stream.account == key.account);
+        let asking = Asking { account: &key.account, user: &key.user, action: &action, resource: &arn };
+        let own = key.decide(&asking, resource.is_some());
+        let theirs = policy.map_or(Verdict::Silent, |it| it.decide(&asking));
+        let why = match (own, theirs) {
+            (Verdict::Denied, _) => "with an explicit deny in an identity-based policy".to_string(),
+            (_, Verdict::Denied) => "with an explicit deny in a resource-based policy".to_string(),
+            (Verdict::Silent, Verdict::Allowed) if at_home => return Ok(()),
+            (Verdict::Silent, _) => format!("because no identity-based policy allows the {action} action"),
+            (_, Verdict::Silent) if !at_home => format!("because no resource-based policy allows the {action} action"),
+            _ => return Ok(()),
         };
-        // A call without a resource is not kept away by a resource's name.
-        let on = |it: &&Statement| stream.is_none() || it.resource.iter().any(|it| matches(it, &resource));
-        let allowed = key.allow.is_none() || matching(Effect::Allow).any(|it| on(&it));
-        match owner == &key.account && allowed && !matching(Effect::Deny).any(|it| on(&it)) {
-            true => Ok(()),
-            false => Err(Fault::new(
-                FaultKind::AccessDenied,
-                format!(
-                    "User: arn:aws:iam::{}:user/{} is not authorized to perform: {action} on resource: {resource} because \
-                     no identity-based policy allows the {action} action",
-                    key.account, key.user
-                ),
-            )),
-        }
+        let text =
+            format!("User: {} is not authorized to perform: {action} on resource: {arn} {why}", asking.identity());
+        Err(Fault::new(FaultKind::AccessDenied, text))
+    }
+}
+
+impl Key {
+    /// What its own policy says. A call without a resource is not kept away by a resource's name.
+    fn decide(&self, asking: &Asking, on_resource: bool) -> Verdict {
+        let Some(statements) = &self.allow else { return Verdict::Allowed };
+        let applies = |it: &&Statement| {
+            let on = !on_resource || it.resource.iter().any(|it| matches(it, asking.resource));
+            on && it.action.iter().any(|it| matches(it, asking.action))
+        };
+        let effects = statements.iter().filter(applies).map(|it| match it.effect {
+            Effect::Allow => Verdict::Allowed,
+            Effect::Deny => Verdict::Denied,
+        });
+        effects.max().unwrap_or(Verdict::Silent)
     }
 }
 
@@ -241,30 +264,6 @@ fn parse(text: &str) -> Result<Keys, String> {
     Ok(keys)
 }
 
-/// Whether all of `text` matches `pattern`, with `*` and `?` as in IAM. Linear in both but for stars, of which each
-/// begins anew where the one before it left off.
-fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(it) if *it == b'?' || *it == text[t] => (p, t) = (p + 1, t + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (p, t) = (at + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|it| *it == b'*')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,42 +278,72 @@ mod tests {
     }
 
     #[test]
-    fn stars_and_marks_match_as_in_iam() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("kinesis:Put*", "kinesis:PutRecords", true),
-            ("kinesis:Put*", "kinesis:GetRecords", false),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("*stream/*-x", "arn:stream/a-x-x", true),
-            ("*stream/*-x", "arn:stream/a-x-y", false),
-            ("", "a", false),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
-        }
-    }
-
-    #[test]
     fn what_no_statement_allows_is_denied_and_a_denial_wins() {
         let policy = "policy = [\n\
             { effect = 'Allow', action = ['kinesis:*'], resource = ['*:stream/a*'] },\n\
             { effect = 'Deny', action = ['kinesis:Delete*'], resource = ['*'] },\n]";
         let caller = Caller { account: "000000000000".into(), region: "us-east-1".into() };
         let of = |policy| Admitted { caller: caller.clone(), key: Some(key(policy)) };
-        let stream = |account, name| home().name(account, "us-east-1", name).unwrap();
+        let stream = |account, name| {
+            let stream = home().name(account, "us-east-1", name).unwrap();
+            Resource { stream, consumer: None }
+        };
         let (ab, b) = (stream("000000000000", "ab"), stream("000000000000", "b"));
         let bound = of(policy);
-        assert_eq!(bound.allows("PutRecord", Some(&ab)), Ok(()));
-        assert_eq!(bound.allows("ListStreams", None), Ok(()));
-        let denied = bound.allows("PutRecord", Some(&b)).unwrap_err();
+        assert_eq!(bound.allows("PutRecord", Some(&ab), None), Ok(()));
+        assert_eq!(bound.allows("ListStreams", None, None), Ok(()));
+        let denied = bound.allows("PutRecord", Some(&b), None).unwrap_err();
         assert_eq!(denied.kind, FaultKind::AccessDenied);
         let text = "User: arn:aws:iam::000000000000:user/u is not authorized to perform: kinesis:PutRecord on resource: \
                     arn:aws:kinesis:us-east-1:000000000000:stream/b because no identity-based policy allows the \
                     kinesis:PutRecord action";
         assert_eq!(denied.message.as_deref(), Some(text));
-        assert!(bound.allows("DeleteStream", Some(&ab)).is_err());
-        assert_eq!(of("").allows("DeleteStream", Some(&b)), Ok(()), "without a policy: all of its account");
-        assert!(of("").allows("PutRecord", Some(&stream("123456789012", "a"))).is_err(), "another account's stream");
+        let denied = bound.allows("DeleteStream", Some(&ab), None).unwrap_err();
+        assert!(denied.message.unwrap().ends_with("with an explicit deny in an identity-based policy"));
+        assert_eq!(of("").allows("DeleteStream", Some(&b), None), Ok(()), "without a policy: all of its account");
+        let abroad = of("").allows("PutRecord", Some(&stream("123456789012", "a")), None).unwrap_err();
+        assert!(abroad.message.unwrap().ends_with("no resource-based policy allows the kinesis:PutRecord action"));
+    }
+
+    /// The table of IAM's documentation: a key's policy, the resource's, and what comes out at home and abroad.
+    #[test]
+    fn at_home_either_policy_is_enough_and_abroad_it_takes_both() {
+        let allow = "policy = [{ effect = 'Allow', action = ['kinesis:*'], resource = ['*'] }]";
+        let deny = "policy = [{ effect = 'Deny', action = ['kinesis:Put*'], resource = ['*'] }]";
+        let other = "policy = [{ effect = 'Allow', action = ['kinesis:Get*'], resource = ['*'] }]";
+        let says = |effect: &str, principal: &str| {
+            let text = format!(
+                r#"{{"Statement":{{"Effect":"{effect}","Principal":{principal},"Action":"kinesis:PutRecord","Resource":"*"}}}}"#
+            );
+            Some(Policy::parse(&text).unwrap())
+        };
+        let user = r#"{"AWS":"arn:aws:iam::000000000000:user/u"}"#;
+        let account = r#"{"AWS":"000000000000"}"#;
+        let rows = [
+            // The key's, the resource's; at home, abroad.
+            ("", None, true, false),
+            ("", says("Allow", account), true, true),
+            ("", says("Allow", user), true, true),
+            ("", says("Allow", r#""*""#), true, true),
+            ("", says("Allow", r#"{"AWS":"999999999999"}"#), true, false),
+            ("", says("Deny", r#""*""#), false, false),
+            (allow, None, true, false),
+            (allow, says("Allow", account), true, true),
+            (allow, says("Deny", account), false, false),
+            (other, None, false, false),
+            (other, says("Allow", account), false, false),
+            (other, says("Allow", user), true, false),
+            (deny, says("Allow", user), false, false),
+        ];
+        let caller = Caller { account: "000000000000".into(), region: "us-east-1".into() };
+        for (own, theirs, at_home, abroad) in rows {
+            let admitted = Admitted { caller: caller.clone(), key: Some(key(own)) };
+            for (owner, expected) in [("000000000000", at_home), ("123456789012", abroad)] {
+                let stream = home().name(owner, "us-east-1", "a").unwrap();
+                let found = admitted.allows("PutRecord", Some(&Resource { stream, consumer: None }), theirs.as_ref());
+                assert_eq!(found.is_ok(), expected, "{own} {theirs:?} {owner}: {found:?}");
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use braid_proto::v1::change_attributes_request::Change;
 use super::Asked;
 use super::error::Subject;
 use super::names::{Consumer, Named, Resource};
+use super::policy::Policy;
 use super::wire::fault::{Fault, FaultKind};
 use super::wire::value::{Structure, Value, time};
 
@@ -22,7 +23,7 @@ const METRICS: [(v1::ShardMetric, &str); 7] = [
     (v1::ShardMetric::IteratorAge, "IteratorAgeMilliseconds"),
 ];
 
-/// What the service says an account may have; here nothing is counted against them.
+/// What the service says an account may have; held to where the setting for calls' rates is on.
 const SHARD_LIMIT: i64 = 20_000;
 const ON_DEMAND_LIMIT: i64 = 50;
 /// A commitment can be ended after a day at the earliest.
@@ -117,10 +118,7 @@ impl Asked<'_> {
 
     pub(super) async fn put_policy(&self, input: &Structure) -> Result<(), Fault> {
         let policy = input.needed("Policy");
-        let sound = serde_json::from_str::<serde_json::Value>(policy).is_ok_and(|it| it.get("Statement").is_some());
-        if !sound {
-            return Err(Fault::argument("Policy is not a policy document: JSON with a Statement is expected."));
-        }
+        Policy::parse(policy).map_err(|why| Fault::argument(format!("Policy is not valid: {why}.")))?;
         let (resource, _) = self.resource(input).await?;
         let change = Change::Policy(v1::PolicyChange { policy: Some(policy.to_string()) });
         self.change(&resource.stream, resource.consumer.as_ref(), change).await.map(drop)
@@ -226,6 +224,29 @@ impl Asked<'_> {
             .with("OpenShardCount", account.open_shards)
             .with("OnDemandStreamCount", account.on_demand_streams)
             .with("OnDemandStreamCountLimit", ON_DEMAND_LIMIT))
+    }
+
+    /// Whether the account may have one more stream, of so many shards.
+    pub(super) async fn check_account(&self, on_demand: bool, shards: i64) -> Result<(), Fault> {
+        if self.face.rates.is_none() {
+            return Ok(());
+        }
+        let (account, caller) = (self.account(None).await?, &self.caller);
+        let open = i64::from(account.open_shards);
+        let text = match on_demand {
+            true if i64::from(account.on_demand_streams) >= ON_DEMAND_LIMIT => format!(
+                "This request would exceed the on-demand stream limit for the account {} in {}. Limit: {ON_DEMAND_LIMIT}.",
+                caller.account, caller.region
+            ),
+            false if open.saturating_add(shards) > SHARD_LIMIT => format!(
+                "This request would exceed the shard limit for the account {} in {}. Current shard count for the account: \
+                 {open}. Limit: {SHARD_LIMIT}. Number of additional shards that would have resulted from this request: \
+                 {shards}.",
+                caller.account, caller.region
+            ),
+            _ => return Ok(()),
+        };
+        Err(Fault::new(FaultKind::LimitExceeded, text))
     }
 
     pub(super) async fn describe_account(&self) -> Result<Structure, Fault> {

@@ -86,8 +86,8 @@ where
         if is_grpc(request.headers()) {
             return Box::pin(self.inner.call(request));
         }
-        let parts = self.face.0.clone();
-        Box::pin(async move { Ok(answer(parts, request).await) })
+        let face = self.face.clone();
+        Box::pin(async move { Ok(face.answer(request).await) })
     }
 }
 
@@ -109,7 +109,7 @@ enum Ending {
     Preflight,
 }
 
-async fn answer(face: Arc<Parts>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn answer(face: Arc<Parts>, request: Request<Body>) -> Response<Body> {
     let from_browser = request.headers().contains_key("origin");
     let asked_headers = request.headers().get("access-control-request-headers").cloned();
     let one_at_a_time = request.version() <= Version::HTTP_11;

@@ -17,7 +17,11 @@ mod door;
 mod error;
 mod iterator;
 mod names;
+mod policy;
+mod rates;
 mod records;
+#[cfg(test)]
+mod requests_tests;
 mod shards;
 mod signature;
 mod streams;
@@ -30,7 +34,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time::Instant;
+use http::{Request, Response};
 use tokio::sync::Semaphore;
+use tonic::body::Body;
 
 pub use access::{Access, CredentialsError};
 pub use door::{Door, DoorLayer};
@@ -39,7 +45,9 @@ pub use names::{Home, is_account, is_region};
 use crate::api::{Call, Service};
 use crate::metrics::NodeMetrics;
 use access::Admitted;
-use names::{Caller, Named};
+use names::{Caller, Named, Resource};
+use policy::{Policy, SHARED};
+use rates::Rates;
 use subscribe::Frames;
 use wire::Form;
 use wire::fault::{Fault, FaultKind};
@@ -55,6 +63,8 @@ struct Parts {
     service: Service,
     home: Home,
     access: Access,
+    /// `None`: an account may call as often as it likes.
+    rates: Option<Rates>,
     /// Shared with the gRPC face: requests that are served at once.
     places: Arc<Semaphore>,
     deadline: Duration,
@@ -71,10 +81,16 @@ struct Asked<'a> {
 }
 
 impl Face {
-    /// The face over `service`.
-    pub fn new(service: Service, home: Home, access: Access, places: Arc<Semaphore>) -> Face {
-        let (deadline, metrics) = (service.deadline(), service.metrics());
-        Face(Arc::new(Parts { service, home, access, places, deadline, metrics }))
+    /// The face over `service`. `limited`: accounts are held to the service's numbers of calls a second, streams and shards.
+    pub fn new(service: Service, home: Home, access: Access, limited: bool) -> Face {
+        let (places, deadline, metrics) = (service.places(), service.deadline(), service.metrics());
+        let rates = limited.then(Rates::new);
+        Face(Arc::new(Parts { service, home, access, rates, places, deadline, metrics }))
+    }
+
+    /// Answers a request: one that came to the client port and is not gRPC.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        door::answer(self.0.clone(), request).await
     }
 }
 
@@ -166,23 +182,42 @@ impl Parts {
 }
 
 impl Asked<'_> {
-    /// Whether the caller may do this to what the input names; for an iterator or a token, which name nothing that can be
+    /// Whether the caller may do this to what the input names, and so soon again; for an iterator or a token, which name nothing that can be
     /// read here, it is asked again once their stream is known.
     fn check(&self, input: &Structure) -> Result<(), Fault> {
         let home = &self.face.home;
-        let stream = match (input.text("ResourceARN").or(input.text("ConsumerARN")), input.text("StreamARN")) {
-            (Some(arn), _) => Some(home.resource(arn)?.stream),
-            (None, Some(arn)) => Some(home.arn(arn)?),
+        let stream = |stream| Resource { stream, consumer: None };
+        let resource = match (input.text("ResourceARN").or(input.text("ConsumerARN")), input.text("StreamARN")) {
+            (Some(arn), _) => Some(home.resource(arn)?),
+            (None, Some(arn)) => Some(stream(home.arn(arn)?)),
             (None, None) => match input.text("StreamName") {
-                Some(name) => Some(home.name(&self.caller.account, &self.caller.region, name)?),
+                Some(name) => Some(stream(home.name(&self.caller.account, &self.caller.region, name)?)),
                 None => None,
             },
         };
-        self.allows(stream.as_ref())
+        self.allows(resource.as_ref())?;
+        match &self.face.rates {
+            Some(rates) => rates.count(&self.caller, self.operation.name, resource.as_ref()),
+            None => Ok(()),
+        }
     }
 
-    fn allows(&self, stream: Option<&Named>) -> Result<(), Fault> {
-        self.admitted.allows(self.operation.name, stream)
+    fn allows(&self, resource: Option<&Resource>) -> Result<(), Fault> {
+        let shared = self.admitted.is_known() && SHARED.contains(&self.operation.name);
+        let policy = resource.filter(|_| shared).and_then(|it| self.policy(it));
+        self.admitted.allows(self.operation.name, resource, policy.as_ref())
+    }
+
+    fn allows_stream(&self, stream: &Named) -> Result<(), Fault> {
+        self.allows(Some(&Resource { stream: stream.clone(), consumer: None }))
+    }
+
+    /// As this node's copy of the catalog has it, behind by a heartbeat at most: this is asked for every record.
+    fn policy(&self, of: &Resource) -> Option<Policy> {
+        let consumer = of.consumer.as_ref().map(|it| (it.name.as_str(), it.created_s));
+        let text = self.face.service.policy(&of.stream.name, consumer)?;
+        // One from before policies were read when put: what can't be read allows nothing.
+        Policy::parse(&text).ok()
     }
 
     /// The stream that an input names, by name or ARN.

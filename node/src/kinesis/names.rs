@@ -91,6 +91,16 @@ pub struct Resource {
     pub consumer: Option<Consumer>,
 }
 
+impl Resource {
+    /// Its ARN; of a consumer that was named without the second of its registration, its stream's.
+    pub fn arn(&self) -> String {
+        match &self.consumer {
+            Some(Consumer { name, created_s: Some(second) }) => self.stream.consumer_arn(name, *second),
+            _ => self.stream.arn(),
+        }
+    }
+}
+
 impl Consumer {
     /// Itself among the stream's.
     pub fn find<'a>(&self, attributes: &'a v1::StreamAttributes, stream: &Named) -> Result<&'a v1::Consumer, Fault> {

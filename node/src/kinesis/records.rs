@@ -88,7 +88,7 @@ impl Asked<'_> {
         if let Some(name) = self.face.service.stream_of_iterator(&token) {
             // A stream of a namespace that was not made by this face is nobody's here.
             let stream = self.face.home.of_name(name.as_str());
-            self.allows(Some(&stream.ok_or_else(|| Fault::argument("Invalid ShardIterator."))?))?;
+            self.allows_stream(&stream.ok_or_else(|| Fault::argument("Invalid ShardIterator."))?)?;
         }
         let limit = input.integer("Limit").unwrap_or(0);
         let message = v1::GetRecordsRequest { shard_iterator: token, limit: limit as u32 };

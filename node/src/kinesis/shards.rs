@@ -52,7 +52,7 @@ impl Asked<'_> {
         let invalid = || Fault::argument("Invalid NextToken.");
         let (token, name) = token.split_once('.').ok_or_else(invalid)?;
         let stream = self.face.home.of_name(name).ok_or_else(invalid)?;
-        self.allows(Some(&stream))?;
+        self.allows_stream(&stream)?;
         Ok((stream, token.to_string()))
     }
 

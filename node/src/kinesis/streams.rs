@@ -33,6 +33,7 @@ impl Asked<'_> {
                 return Err(Fault::validation("ShardCount must be provided when the stream mode is PROVISIONED."));
             }
         };
+        self.check_account(on_demand, shards).await?;
         let record_bytes_max = input.integer("MaxRecordSizeInKiB").map(|kib| kib as u64 * KIB);
         let message = v1::CreateStreamRequest {
             stream_name: stream.name.as_str().to_string(),

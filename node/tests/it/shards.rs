@@ -377,6 +377,34 @@ async fn a_stream_that_wants_it_scales_by_itself_within_its_bounds() {
     cluster.stop_all().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_made_on_demand_is_scaled_by_the_cluster_and_keeps_its_shards_afterwards() {
+    use v1::change_attributes_request::Change;
+    let mut cluster = TestCluster::start().await;
+    let mut client = client(&cluster, 0).await;
+    create(&mut client, "s", 2).await;
+    let mode = |mode: v1::StreamMode| v1::ChangeAttributesRequest {
+        stream_name: "s".into(),
+        change: Some(Change::Mode(mode as i32)),
+        ..Default::default()
+    };
+    client.change_attributes(mode(v1::StreamMode::OnDemand)).await.unwrap();
+    let start = Instant::now();
+    let found = loop {
+        let found = settle(&mut client, "s").await;
+        if found.open_shard_count == 4 {
+            break found;
+        }
+        assert!(start.elapsed() < BOUND, "{found:?}");
+        braid_env::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(found.autoscale, Some(v1::Autoscale { min_shards: 4, max_shards: 200 }));
+    client.change_attributes(mode(v1::StreamMode::Provisioned)).await.unwrap();
+    let found = settle(&mut client, "s").await;
+    assert_eq!((found.open_shard_count, found.autoscale), (4, None));
+    cluster.stop_all().await;
+}
+
 /// The token says which shards are listed, whatever the next call says besides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filtered_listing_goes_on_over_its_pages_through_any_node() {

@@ -806,6 +806,42 @@ def signatures(endpoints):
     equal(stranger.list_streams()["StreamNames"], [])
     refused("AccessDeniedException", stranger.describe_stream, StreamARN=arn)
     refused("AccessDeniedException", stranger.get_records, ShardIterator=iterator)
+    # Unless its owner lets it in: to a stream, for what the policy says; and to a consumer by a policy of its own.
+    shared = {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Resource": arn}
+    shared["Action"] = ["kinesis:DescribeStreamSummary", "kinesis:GetShardIterator", "kinesis:GetRecords"]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [shared]})
+    owner.put_resource_policy(ResourceARN=arn, Policy=policy)
+
+    def let_in(name, **parameters):
+        """Once every node knows of the policy."""
+        for endpoint in endpoints:
+            one = Kinesis([endpoint], key="AKIDSTRANGER", secret="stranger")
+
+            def works(one=one):
+                try:
+                    return getattr(one, name)(**parameters) is not None
+                except ClientError as error:
+                    equal(error.response["Error"]["Code"], "AccessDeniedException")
+                    return False
+
+            wait("the policy is known", works)
+
+    let_in("describe_stream_summary", StreamARN=arn)
+    start = {"ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+    iterator = stranger.get_shard_iterator(StreamARN=arn, **start)["ShardIterator"]
+    equal(len(stranger.get_records(ShardIterator=iterator)["Records"]), 1)
+    text = refused("AccessDeniedException", stranger.put_record, StreamARN=arn, Data=b"", PartitionKey="k")
+    assert text.endswith("because no resource-based policy allows the kinesis:PutRecord action"), text
+    refused("AccessDeniedException", stranger.delete_stream, StreamARN=arn)
+    consumer = owner.register_stream_consumer(StreamARN=arn, ConsumerName="theirs")["Consumer"]["ConsumerARN"]
+    refused("AccessDeniedException", stranger.describe_stream_consumer, ConsumerARN=consumer)
+    shared.update(Action="kinesis:DescribeStreamConsumer", Resource=consumer)
+    owner.put_resource_policy(ResourceARN=consumer, Policy=json.dumps({"Statement": [shared]}))
+    let_in("describe_stream_consumer", ConsumerARN=consumer)
+    shared["Condition"] = {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}
+    policy = json.dumps({"Statement": [shared]})
+    text = refused("InvalidArgumentException", owner.put_resource_policy, ResourceARN=arn, Policy=policy)
+    assert '"IpAddress" is not known' in text, text
 
     # The file is read again when it changes; a broken one leaves the last good one in force.
     path = os.environ["CREDENTIALS"]

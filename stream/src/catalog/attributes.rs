@@ -148,11 +148,16 @@ impl Catalog {
                 attributes.warm_mibps = None;
             }
         }
+        let leaves_on_demand = updates && matches!(change, AttributeChange::Mode { mode: StreamMode::Provisioned });
         updates |= matches!(change, AttributeChange::Encryption { .. });
         if updates && status != StreamStatus::Creating {
             // Seen to be UPDATING until every group has been asked, as for the settings that groups keep.
             stream.status = StreamStatus::Updating;
             self.changes.insert(id, Change::Settings { revision });
+        }
+        if leaves_on_demand {
+            // Its shards stay as they are: bounds that narrowed the mode's go with it.
+            self.autoscale.remove(&id);
         }
         self.last_time_ms = at_ms;
         if attributes == Attributes::default() {

@@ -14,13 +14,16 @@ use braid_probe::{Bug, planted};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
-use super::stream::{Stream, StreamStatus};
+use super::stream::{Stream, StreamMode, StreamStatus};
 use super::{Catalog, CatalogReply, ReshardError, ShardCountError, StreamError};
 use crate::autoscale::Bounds;
 use crate::catalog_command::{Reshape, SetAutoscale, SetShardCount};
 use crate::hash::HashRange;
 use crate::ids::StreamId;
-use crate::limits::{SHARD_COUNT_CALLS, SHARD_COUNT_CALLS_MS, STEPS_AT_ONCE, TIME_MS_MAX};
+use crate::limits::{
+    SHARD_COUNT_CALLS, SHARD_COUNT_CALLS_MS, SHARDS_ON_DEMAND, SHARDS_ON_DEMAND_MAX, SHARDS_PER_STREAM_MAX,
+    STEPS_AT_ONCE, TIME_MS_MAX,
+};
 use crate::scale::{self, Step};
 
 /// What is left to do.
@@ -65,12 +68,20 @@ impl Catalog {
 
     /// Streams that scale by load, and within which bounds.
     pub fn autoscaled(&self) -> impl Iterator<Item = (StreamId, Bounds)> {
-        self.autoscale.iter().map(|(id, bounds)| (*id, *bounds))
+        self.streams.keys().filter_map(|id| Some((*id, self.autoscale(*id)?)))
     }
 
-    /// Within which bounds a stream scales by load; `None` if it does not.
+    /// Within which bounds a stream scales by load; `None` if it does not. In on-demand mode it always does: within
+    /// bounds of its own, or narrower ones that were set. So the mode alone says whether, and nothing has to agree with it.
     pub fn autoscale(&self, stream: StreamId) -> Option<Bounds> {
-        self.autoscale.get(&stream).copied()
+        let set = self.autoscale.get(&stream).copied();
+        set.or_else(|| match self.streams.get(&stream)? {
+            it if it.mode == StreamMode::OnDemand => {
+                let open = u32::try_from(open(it).len()).unwrap_or(u32::MAX);
+                Some(Bounds { min: SHARDS_ON_DEMAND, max: open.clamp(SHARDS_ON_DEMAND_MAX, SHARDS_PER_STREAM_MAX) })
+            }
+            _ => None,
+        })
     }
 
     pub(super) fn set_autoscale(&mut self, command: &SetAutoscale) -> Result<CatalogReply, StreamError> {

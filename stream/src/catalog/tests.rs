@@ -10,7 +10,10 @@ use super::*;
 use crate::catalog_command::*;
 use crate::hash::{HashKey, HashRange};
 use crate::ids::{Offset, ShardId};
-use crate::limits::{CONSUMERS_CREATING_MAX, CONSUMERS_MAX, LimitOverrides, RETENTION_MS_DEFAULT, TAGS_MAX};
+use crate::limits::{
+    CONSUMERS_CREATING_MAX, CONSUMERS_MAX, LimitOverrides, RETENTION_MS_DEFAULT, SHARDS_ON_DEMAND,
+    SHARDS_ON_DEMAND_MAX, TAGS_MAX,
+};
 use crate::name::ConsumerName;
 use crate::scale::Shares;
 use crate::sequence::SECOND_MAX;
@@ -640,6 +643,37 @@ fn tags_have_bounds_and_a_mode_is_seen_to_change() {
     catalog.apply(&begin_reshard(1, 0, &split)).unwrap();
     let busy = StreamError::Status { stream: id, status: StreamStatus::Updating };
     assert_eq!(catalog.apply(&on_demand), Err(busy.into()), "while it is split");
+}
+
+#[test]
+fn a_stream_in_on_demand_mode_scales_by_load_and_keeps_its_shards_when_it_leaves_it() {
+    let mut catalog = active();
+    let id = StreamId(1);
+    let mode = |catalog: &mut Catalog, mode| {
+        catalog.apply(&change_attributes(1, AttributeChange::Mode { mode })).unwrap();
+        catalog.apply(&settings_told(1, catalog.revision())).unwrap();
+    };
+    let set = |bounds| CatalogCommand::SetAutoscale(SetAutoscale { stream: id, bounds });
+    assert_eq!((catalog.autoscale(id), catalog.autoscaled().count()), (None, 0));
+    mode(&mut catalog, StreamMode::OnDemand);
+    let own = Bounds { min: SHARDS_ON_DEMAND, max: SHARDS_ON_DEMAND_MAX };
+    assert_eq!(catalog.autoscale(id), Some(own));
+    assert_eq!(catalog.autoscaled().collect::<Vec<_>>(), [(id, own)]);
+    // Narrower bounds hold until they are taken back, or the mode is left.
+    let narrow = Bounds { min: 8, max: 16 };
+    catalog.apply(&set(Some(narrow))).unwrap();
+    assert_eq!(catalog.autoscale(id), Some(narrow));
+    catalog.apply(&set(None)).unwrap();
+    assert_eq!(catalog.autoscale(id), Some(own));
+    catalog.apply(&set(Some(narrow))).unwrap();
+    let shards = catalog.stream_by_id(id).unwrap().shards.clone();
+    mode(&mut catalog, StreamMode::Provisioned);
+    assert_eq!((catalog.autoscale(id), catalog.autoscaled().count()), (None, 0));
+    assert_eq!(catalog.stream_by_id(id).unwrap().shards, shards);
+    // Bounds of a provisioned stream are its owner's, and not of the mode.
+    catalog.apply(&set(Some(narrow))).unwrap();
+    mode(&mut catalog, StreamMode::Provisioned);
+    assert_eq!((catalog.autoscale(id), catalog.check()), (Some(narrow), vec![]));
 }
 
 const GOLDEN_1: &str = "\

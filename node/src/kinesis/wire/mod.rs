@@ -13,6 +13,8 @@
 mod decode;
 mod encode;
 pub mod fault;
+#[cfg(test)]
+pub mod model;
 mod raw;
 pub mod table;
 #[cfg(test)]

@@ -126,6 +126,12 @@ impl Table {
         self.operations.values()
     }
 
+    /// Whether the model has an exception of that name.
+    #[cfg(test)]
+    pub fn has_error(&self, name: &str) -> bool {
+        name.ends_with("Exception") && self.shapes.contains_key(name)
+    }
+
     fn parse(text: &'static str) -> Table {
         let mut table = Table { shapes: BTreeMap::new(), operations: BTreeMap::new() };
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {

@@ -1,14 +1,12 @@
 //! Texts as the service gives them, and: any request at all gets a well-formed answer.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
-use proptest::collection::{btree_map, vec};
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::fault::{Fault, FaultKind};
-use super::raw::Raw;
-use super::table::{Bounds, Kind, Operation, table};
+use super::model::Known;
+use super::table::{Operation, table};
 use super::value::{Structure, Value};
 use super::*;
 
@@ -189,153 +187,42 @@ fn a_bomb_costs_no_more_than_its_length() {
     }
 }
 
-/// A value of a shape, near its bounds.
-fn of_shape(name: &'static str) -> BoxedStrategy<Value> {
-    let count = |bounds: &Bounds| {
-        let min = bounds.min.unwrap_or(0) as usize;
-        min..=bounds.max.map_or(min + 3, |max| (max as usize).min(min + 3))
-    };
-    match &table().shape(name).kind {
-        Kind::Boolean => any::<bool>().prop_map(Value::Boolean).boxed(),
-        Kind::Integer { bounds, .. } => {
-            let min = bounds.min.unwrap_or(-5);
-            (min..=bounds.max.unwrap_or(i32::MAX.into())).prop_map(Value::Integer).boxed()
-        }
-        Kind::Timestamp => (0..4_000_000_000_000i64).prop_map(Value::Timestamp).boxed(),
-        Kind::Text { bounds, pattern: None } => {
-            vec(any::<char>(), count(bounds)).prop_map(|it| Value::Text(it.into_iter().collect())).boxed()
-        }
-        Kind::Text { .. } => {
-            let text = match name {
-                "StreamARN" => "arn:aws:kinesis:eu-west-1:123456789012:stream/[a-z]{1,8}",
-                "ResourceARN" => "arn:aws:kinesis:eu-west-1:123456789012:stream/[a-z]{1,8}",
-                "ConsumerARN" => {
-                    "arn:aws:kinesis:eu-west-1:123456789012:stream/[a-z]{1,8}/consumer/[a-z]{1,8}:[0-9]{1,9}"
-                }
-                "HashKey" | "SequenceNumber" => "[1-9][0-9]{0,38}",
-                "StreamId" => "[a-z0-9]{20}-[a-z0-9]{3}",
-                _ => "[a-zA-Z0-9_.-]{1,128}",
-            };
-            proptest::string::string_regex(text).unwrap().prop_map(Value::Text).boxed()
-        }
-        Kind::Enum(words) => proptest::sample::select(words.clone()).prop_map(Value::from).boxed(),
-        Kind::Blob(_) => vec(any::<u8>(), 0..40).prop_map(|it| Value::Blob(it.into())).boxed(),
-        Kind::List(member, bounds) => vec(of_shape(member), count(bounds)).prop_map(Value::List).boxed(),
-        Kind::Map { key, value, bounds } => {
-            let text = |value| match value {
-                Value::Text(text) => text,
-                other => panic!("{other:?} as a key"),
-            };
-            btree_map(of_shape(key).prop_map(text), of_shape(value), count(bounds)).prop_map(Value::Map).boxed()
-        }
-        Kind::Structure(_) => structure_of(name).prop_map(Value::Structure).boxed(),
-    }
-}
-
-fn structure_of(name: &'static str) -> BoxedStrategy<Structure> {
-    let mut whole = Just(Structure::new()).boxed();
-    for member in table().members(name) {
-        let given = if member.required { Just(true).boxed() } else { any::<bool>().boxed() };
-        let one = (given, of_shape(member.shape));
-        whole = (whole, one)
-            .prop_map(|(structure, (given, value))| if given { structure.with(member.name, value) } else { structure })
-            .boxed();
-    }
-    whole
-}
-
-fn requests() -> impl Strategy<Value = (&'static Operation, Structure)> {
-    let all: Vec<&'static Operation> = table().operations().collect();
-    proptest::sample::select(all).prop_flat_map(|it| (Just(it), structure_of(it.input)))
-}
-
 fn forms() -> impl Strategy<Value = Form> {
     proptest::sample::select(vec![Form::Json, Form::Cbor])
-}
-
-/// Anything where anything else should stand.
-fn nonsense() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        any::<bool>().prop_map(Value::Boolean),
-        any::<i64>().prop_map(Value::Integer),
-        any::<i64>().prop_map(Value::Timestamp),
-        "\\PC{0,300}".prop_map(Value::Text),
-        vec(any::<u8>(), 0..9).prop_map(|it| Value::Blob(it.into())),
-    ];
-    leaf.prop_recursive(3, 9, 3, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..3).prop_map(Value::List),
-            btree_map("[A-Za-z]{0,8}", inner, 0..3).prop_map(Value::Map),
-        ]
-    })
-}
-
-/// Puts `new` in place of the `nth` value of the tree.
-fn replace(structure: &Structure, nth: &mut usize, new: &Value) -> Structure {
-    let members = structure.members().iter().map(|(name, value)| (*name, replaced(value, nth, new)));
-    members.fold(Structure::new(), |whole, (name, value)| whole.with(name, value))
-}
-
-fn replaced(value: &Value, nth: &mut usize, new: &Value) -> Value {
-    if *nth == 0 {
-        *nth = usize::MAX;
-        return new.clone();
-    }
-    *nth -= 1;
-    match value {
-        Value::List(list) => Value::List(list.iter().map(|it| replaced(it, nth, new)).collect()),
-        Value::Map(map) => {
-            let pairs: BTreeMap<String, Value> =
-                map.iter().map(|(key, it)| (key.clone(), replaced(it, nth, new))).collect();
-            Value::Map(pairs)
-        }
-        Value::Structure(it) => Value::Structure(replace(it, nth, new)),
-        other => other.clone(),
-    }
-}
-
-/// A fault is one that the service has, and can be read back in either form.
-fn well_formed(fault: &Fault) {
-    assert!(matches!(fault.kind, FaultKind::Serialization | FaultKind::Validation), "{fault:?}");
-    let text = fault.message.clone().unwrap_or_default();
-    assert!(text.len() < 64 * 1024, "{} bytes of message", text.len());
-    let json: serde_json::Value = serde_json::from_slice(&write(Form::Json, &fault.body())).unwrap();
-    assert_eq!(json["__type"], fault.kind.name());
-    assert!(matches!(raw::of_cbor(&write(Form::Cbor, &fault.body())), Some(Raw::Map(_))));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_valid_request_is_read_as_it_was_written((operation, input) in requests(), form in forms()) {
+    fn a_valid_request_is_read_as_it_was_written((operation, input) in model::requests(&Known::default()), form in forms()) {
         prop_assert_eq!(read(form, operation, &write(form, &input)), Ok(input));
     }
 
     #[test]
     fn a_request_with_something_else_in_it_is_read_or_refused(
-        (operation, input) in requests(), form in forms(), nth in 0..12usize, new in nonsense()
+        (operation, input) in model::requests(&Known::default()), form in forms(), nth in 0..12usize, new in model::nonsense()
     ) {
         let mut nth = nth;
-        let body = write(form, &replace(&input, &mut nth, &new));
+        let body = write(form, &model::replace(&input, &mut nth, &new));
         match read(form, operation, &body) {
             Ok(input) => prop_assert_eq!(validate::check(operation.input, &input), Ok(())),
-            Err(fault) => well_formed(&fault),
+            Err(fault) => model::assert_well_formed(&fault),
         }
     }
 
     #[test]
     fn a_request_with_a_changed_byte_is_read_or_refused(
-        (operation, input) in requests(), form in forms(), at in any::<proptest::sample::Index>(), byte in any::<u8>()
+        (operation, input) in model::requests(&Known::default()), form in forms(), at in any::<proptest::sample::Index>(), byte in any::<u8>()
     ) {
         let mut body = write(form, &input).to_vec();
         let at = at.index(body.len());
         body[at] = byte;
         if let Err(fault) = read(form, operation, &body) {
-            well_formed(&fault);
+            model::assert_well_formed(&fault);
         }
         if let Err(fault) = read(form, operation, &body[..at]) {
-            well_formed(&fault);
+            model::assert_well_formed(&fault);
         }
     }
 
@@ -343,7 +230,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(body in vec(any::<u8>(), 0..200), form in forms()) {
         for operation in table().operations() {
             if let Err(fault) = read(form, operation, &body) {
-                well_formed(&fault);
+                model::assert_well_formed(&fault);
             }
         }
     }
