@@ -268,7 +268,7 @@ async fn closed_shards_leave_listings_with_their_records_and_are_forgotten() {
     assert!(listed.iter().all(|it| it.parent_shard_id == parent), "the link stays");
     assert_eq!(describe(&mut client, "s").await.shard_count, 2);
     let gone = get(&mut client, &held, 0).await.unwrap_err();
-    assert_eq!(detail(&gone).reason(), ErrorReason::ShardNotFound);
+    assert_eq!(detail(&gone).reason(), ErrorReason::ShardForgotten);
     assert!(gone.message().contains("no more: it was closed, and its records are past retention"), "{gone:?}");
     // One who lists now reads the children from their beginning.
     client.put_record(put("s", "k", "new")).await.unwrap();

@@ -64,7 +64,7 @@ async fn twice(calls: NodeClient, node: usize, stream: Arc<str>, shard: Arc<str>
 }
 
 /// Which iterators were used, how many records there were, and whether the tip was reached; `None` where
-/// the stream was deleted meanwhile.
+/// the stream was deleted meanwhile, or the shard forgotten.
 async fn whole(
     calls: &NodeClient,
     mut node: usize,
@@ -78,11 +78,7 @@ async fn whole(
         let (iterator, mut token) = match calls.iterator(node, stream, shard, kind).await {
             Ok(begun) => begun,
             Err(failed) if is_gone(&failed) => return None,
-            Err(failed) => {
-                // Since it was listed.
-                if failed.refused && failed.reason == Reason::ShardForgotten {
-                    return None;
-                }
+            Err(_) => {
                 node += 1;
                 time::sleep(RETRY).await;
                 continue;
@@ -125,5 +121,5 @@ async fn whole(
 }
 
 fn is_gone(failed: &Failed) -> bool {
-    failed.refused && failed.reason == Reason::StreamNotFound
+    failed.refused && matches!(failed.reason, Reason::StreamNotFound | Reason::ShardForgotten)
 }
