@@ -3,6 +3,7 @@
 //! Every wait is for a condition, with a bound; ports are the kernel's choice.
 #![allow(dead_code, clippy::disallowed_methods)]
 
+pub mod calls;
 pub mod sentinel;
 pub mod table;
 
