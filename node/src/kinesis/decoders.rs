@@ -58,8 +58,11 @@ pub fn event(bytes: &[u8]) {
     assert!(unframe(bytes).is_none() || bytes.len() >= 16);
 }
 
-/// As an SDK reads a frame: its headers, all of which are texts, and its body.
-fn unframe(frame: &[u8]) -> Option<(Vec<(String, String)>, &[u8])> {
+/// A frame's headers, all of which are texts, by name.
+type Headers = Vec<(String, String)>;
+
+/// As an SDK reads a frame: its headers and its body.
+fn unframe(frame: &[u8]) -> Option<(Headers, &[u8])> {
     let number = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));
     let end = frame.len().checked_sub(4)?;
     let whole = number(0)? as usize == frame.len()
