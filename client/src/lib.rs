@@ -13,6 +13,7 @@
 //! Read in this order: `client` → `failure` (what an error means) → `nodes`, `connections`
 //! (whom to ask) → `producer` → `consumer`.
 
+mod aggregate;
 mod backoff;
 mod client;
 mod connections;
