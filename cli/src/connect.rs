@@ -1,15 +1,16 @@
 //! Which cluster: the endpoints given, and a client of them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use braid_client::{Client, ClientOptions};
+use braid_client::{Client, ClientOptions, ClientTls};
 use clap::Args;
 
 use crate::exit::Failure;
 
 #[derive(Args, Clone, Debug)]
 pub struct Endpoints {
-    /// A node's client address, HOST:PORT; repeat it, or separate by commas, so that one node may be down
+    /// A node's client address, HOST:PORT or https://HOST:PORT; repeat it, or separate by commas, so that one node may be down
     #[arg(
         long = "endpoint",
         value_name = "HOST:PORT",
@@ -24,6 +25,10 @@ pub struct Endpoints {
                      127.0.0.1:4570 to 127.0.0.1:4572]"
     )]
     pub addresses: Vec<String>,
+
+    /// A PEM file with the CA that the nodes' certificates are signed by, for endpoints that begin with https://
+    #[arg(long, value_name = "FILE", env = "BRAID_CA", help_heading = "Everywhere", global = true)]
+    pub ca: Option<PathBuf>,
 
     /// How long to go on trying while no node can serve a request
     #[arg(
@@ -41,10 +46,18 @@ impl Endpoints {
     pub async fn connect(&self) -> Result<Client, Failure> {
         let connect_patience = self.patience.min(CONNECT_PATIENCE_MAX);
         // One client to see whether anybody is there, which need not take long; then the patient one.
-        let options = ClientOptions { call_timeout: connect_patience, ..ClientOptions::default() };
+        let tls = self.believed()?;
+        let options = ClientOptions { call_timeout: connect_patience, tls: tls.clone(), ..ClientOptions::default() };
         Client::connect(self.addresses.clone(), options).await?;
-        let options = ClientOptions { call_timeout: self.patience, ..ClientOptions::default() };
+        let options = ClientOptions { call_timeout: self.patience, tls, ..ClientOptions::default() };
         Ok(Client::connect(self.addresses.clone(), options).await?)
+    }
+
+    fn believed(&self) -> Result<Option<ClientTls>, Failure> {
+        let Some(path) = &self.ca else { return Ok(None) };
+        let wrong = |why: String| Failure::usage(format!("--ca {}: {why}", path.display()));
+        let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+        ClientTls::new(&pem).map(Some).map_err(|e| wrong(e.to_string()))
     }
 }
 

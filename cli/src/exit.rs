@@ -128,7 +128,12 @@ impl From<CallError> for Failure {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Failure {
         match &error {
-            ConnectError::NoEndpoints | ConnectError::BadEndpoint(_) => Failure::usage(error.to_string()),
+            ConnectError::NoEndpoints | ConnectError::BadEndpoint(_) | ConnectError::MixedEndpoints => {
+                Failure::usage(error.to_string())
+            }
+            ConnectError::NobodyToBelieve => {
+                Failure::usage(error.to_string()).hint("Name its PEM file: --ca FILE or BRAID_CA.")
+            }
             ConnectError::Unreachable(_) => Failure::new(Exit::Unreachable, error.to_string()).hint(
                 "Is a cluster running? Start one on this machine with `braid dev`,\n\
                  or say where yours is: --endpoint HOST:PORT or BRAID_ENDPOINT.",

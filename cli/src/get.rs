@@ -151,8 +151,8 @@ pub async fn run(args: Args, endpoints: &Endpoints, format: Format) -> Result<()
     let end_ms = end(args.since, args.until)?;
     let client = endpoints.connect().await?;
     let shards = positions(&client, &args).await?;
-    let addresses = any_node(&client, endpoints).await;
-    let scan = Scan { endpoints: addresses, patience: endpoints.patience, stream: args.stream.clone() };
+    let addresses = any_node(&client).await;
+    let scan = Scan { client, endpoints: addresses, patience: endpoints.patience, stream: args.stream.clone() };
     match (&args.file, &args.out) {
         (Some(name), Some(out)) => assemble(&scan, shards, name, out, format).await,
         _ => print(&scan, shards, &args, end_ms, format).await,
@@ -184,8 +184,8 @@ async fn positions(client: &Client, args: &Args) -> Result<Vec<(String, Iterator
 }
 
 /// The endpoints given, and every other node of the cluster behind them.
-async fn any_node(client: &Client, endpoints: &Endpoints) -> Vec<String> {
-    let mut addresses = endpoints.addresses.clone();
+async fn any_node(client: &Client) -> Vec<String> {
+    let mut addresses = client.addresses();
     if let Ok(status) = client.cluster_status().await {
         for node in status.nodes {
             if !node.client_address.is_empty() && !addresses.contains(&node.client_address) {

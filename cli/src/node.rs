@@ -76,6 +76,15 @@ struct Settings {
     /// Where it serves metrics for Prometheus, or off
     #[arg(long, value_name = "IP:PORT")]
     metrics_listen: Option<String>,
+    /// A PEM file with the client port's certificate; with --tls-key and --tls-ca it speaks TLS, and no clear text
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// A PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// A PEM file with the CA that has signed the certificates of all nodes' client ports
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<String>,
     /// The founding nodes: id=1,zone=a,peer=host:port,client=host:port;id=2,…
     #[arg(long, value_name = "NODES")]
     cluster: Option<String>,
@@ -152,6 +161,9 @@ impl From<Settings> for Flags {
             peer_listen: s.peer_listen,
             peer_advertise: s.peer_advertise,
             metrics_listen: s.metrics_listen,
+            tls_certificate: s.tls_certificate,
+            tls_key: s.tls_key,
+            tls_ca: s.tls_ca,
             cluster: s.cluster,
             data_groups: s.data_groups,
             heartbeat_ms: s.heartbeat_ms,

@@ -8,11 +8,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use braid_client::{Channel, Client};
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_stream::IteratorKind;
 use tokio::sync::{Semaphore, mpsc};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::exit::{Exit, Failure};
@@ -34,6 +34,7 @@ pub type Page = Result<Vec<v1::Record>, Failure>;
 /// What to read.
 #[derive(Clone)]
 pub struct Scan {
+    pub client: Client,
     pub endpoints: Vec<String>,
     pub patience: Duration,
     pub stream: String,
@@ -71,7 +72,7 @@ struct Reader {
     from: IteratorKind,
     iterator: Option<String>,
     node: usize,
-    channel: Option<Channel>,
+    channel: Option<BraidClient<Channel>>,
 }
 
 impl Reader {
@@ -169,13 +170,12 @@ impl Reader {
             Some(channel) => channel.clone(),
             None => {
                 let address = &self.scan.endpoints[self.node % self.scan.endpoints.len()];
-                let endpoint = Endpoint::from_shared(format!("http://{address}"))
-                    .map_err(|e| Status::invalid_argument(format!("endpoint {address:?}: {e}")))?;
-                endpoint.connect_timeout(Duration::from_secs(2)).connect_lazy()
+                let node = self.scan.client.node_at(address);
+                node.map_err(|e| Status::invalid_argument(e.to_string()))?.max_decoding_message_size(PAGE_BYTES_MAX)
             }
         };
         self.channel = Some(channel.clone());
-        Ok(BraidClient::new(channel).max_decoding_message_size(PAGE_BYTES_MAX))
+        Ok(channel)
     }
 }
 

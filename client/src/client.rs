@@ -16,7 +16,7 @@ use braid_probe::{Mark, reachable};
 use braid_proto::v1;
 use braid_proto::v1::braid_client::BraidClient;
 use braid_stream::hash::HashKey;
-use braid_transport::Channel;
+use braid_transport::{Channel, ClientTls};
 use tonic::{Response, Status};
 
 use crate::backoff;
@@ -37,6 +37,9 @@ const PAGE: u32 = 1_000;
 /// repeats a token would otherwise hold the call for ever.
 const PAGES_MAX: usize = 100;
 
+/// What endpoints of nodes with TLS begin with.
+const SECURE: &str = "https://";
+
 /// The group that control calls are about. Any node serves them; a node that can't says where
 /// its leader is.
 const CATALOG: u32 = 0;
@@ -51,6 +54,8 @@ pub struct ClientOptions {
     pub request_timeout: Duration,
     /// A control call is tried again, where that is safe, for this long altogether.
     pub call_timeout: Duration,
+    /// Whom to believe where endpoints begin with `https://`.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for ClientOptions {
@@ -59,6 +64,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(30),
+            tls: None,
         }
     }
 }
@@ -85,16 +91,27 @@ struct Shared {
 }
 
 impl Client {
-    /// A client that knows the nodes at `endpoints` (each `host:port`) to begin with, and has
-    /// reached one of them.
+    /// A client that knows the nodes at `endpoints` (each `host:port`, or `https://host:port` where the nodes have TLS)
+    /// to begin with, and has reached one of them.
     ///
     /// # Errors
-    /// No endpoint was given, one is malformed, or none was reached within `call_timeout`.
+    /// No endpoint was given, one is malformed, some have TLS and others not, nobody is named to believe, or none was
+    /// reached within `call_timeout`.
     pub async fn connect(endpoints: Vec<String>, options: ClientOptions) -> Result<Client, ConnectError> {
         if endpoints.is_empty() {
             return Err(ConnectError::NoEndpoints);
         }
-        let connections = Connections::new(options.connect_timeout);
+        let secure = endpoints.iter().filter(|it| it.starts_with(SECURE)).count();
+        let tls = match (secure, &options.tls) {
+            (0, _) => None,
+            (some, _) if some < endpoints.len() => return Err(ConnectError::MixedEndpoints),
+            (_, None) => return Err(ConnectError::NobodyToBelieve),
+            (_, Some(tls)) => Some(tls.clone()),
+        };
+        let bare =
+            |it: &String| it.trim_start_matches(SECURE).trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let endpoints: Vec<String> = endpoints.iter().map(bare).collect();
+        let connections = Connections::new(options.connect_timeout, tls);
         for endpoint in &endpoints {
             let well_formed =
                 endpoint.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
@@ -109,6 +126,20 @@ impl Client {
             .await
             .map_err(|e| ConnectError::Unreachable(e.to_string()))?;
         Ok(client)
+    }
+
+    /// The addresses (`host:port`) that it was told of, and has learned.
+    pub fn addresses(&self) -> Vec<String> {
+        self.shared.nodes.addresses()
+    }
+
+    /// The generated client of the node at `address` (`host:port`), over a connection of its own: for tools that make
+    /// calls themselves. It retries nothing.
+    ///
+    /// # Errors
+    /// The address is malformed.
+    pub fn node_at(&self, address: &str) -> Result<BraidClient<Channel>, ConnectError> {
+        self.shared.connections.own(address).map_err(|_| ConnectError::BadEndpoint(address.to_owned()))
     }
 
     /// The settings it was made with.
@@ -617,6 +648,10 @@ pub enum ConnectError {
     NoEndpoints,
     /// Not `host:port`.
     BadEndpoint(String),
+    /// Some begin with `https://` and some do not: records would travel in clear text.
+    MixedEndpoints,
+    /// They begin with `https://`, and no CA is given.
+    NobodyToBelieve,
     /// None of them answered.
     Unreachable(String),
 }
@@ -628,6 +663,10 @@ impl fmt::Display for ConnectError {
             ConnectError::BadEndpoint(endpoint) => {
                 write!(f, "endpoint {endpoint:?} is not host:port")
             }
+            ConnectError::MixedEndpoints => f.write_str("either all endpoints begin with https://, or none"),
+            ConnectError::NobodyToBelieve => f.write_str(
+                "an endpoint begins with https://, and no CA is given that its certificate is to be signed by",
+            ),
             ConnectError::Unreachable(why) => write!(f, "no endpoint answered: {why}"),
         }
     }

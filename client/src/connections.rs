@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use braid_proto::v1::braid_client::BraidClient;
-use braid_transport::{Channel, ChannelOptions, InvalidAddress};
+use braid_transport::{Channel, ChannelOptions, ClientTls, InvalidAddress};
 
 /// Answers hold up to 10 MiB of data; keys, numbers and framing of 10,000 records come on top.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -30,12 +30,14 @@ pub(crate) enum Purpose {
 
 pub(crate) struct Connections {
     connect_timeout: Duration,
+    tls: Option<ClientTls>,
     channels: Mutex<BTreeMap<(Purpose, String), Channel>>,
 }
 
 impl Connections {
-    pub fn new(connect_timeout: Duration) -> Connections {
-        Connections { connect_timeout, channels: Mutex::new(BTreeMap::new()) }
+    /// `tls`: nodes have TLS, and this is whom to believe.
+    pub fn new(connect_timeout: Duration, tls: Option<ClientTls>) -> Connections {
+        Connections { connect_timeout, tls, channels: Mutex::new(BTreeMap::new()) }
     }
 
     /// A client for the node at `address` (`host:port`). Cheap; the connection is made by the
@@ -45,14 +47,23 @@ impl Connections {
         if let Some(channel) = self.lock().get(&key) {
             return Ok(client(channel.clone()));
         }
+        let channel = self.channel(address)?;
+        self.lock().insert(key, channel.clone());
+        Ok(client(channel))
+    }
+
+    /// As [`Connections::to`], with a connection that nobody else uses.
+    pub fn own(&self, address: &str) -> Result<BraidClient<Channel>, InvalidAddress> {
+        self.channel(address).map(client)
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, InvalidAddress> {
         let options = ChannelOptions {
             connect_timeout: self.connect_timeout,
             stream_window: STREAM_WINDOW_BYTES,
             connection_window: CONNECTION_WINDOW_BYTES,
         };
-        let channel = Channel::lazy(address, options)?;
-        self.lock().insert(key, channel.clone());
-        Ok(client(channel))
+        Channel::lazy(address, options, self.tls.clone())
     }
 
     /// Makes the next request to `address` connect anew: the connection may lead nowhere (a

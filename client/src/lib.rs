@@ -7,12 +7,13 @@
 //! unless the application asked for at-least-once.
 //!
 //! Deliberately absent: exactly-once appends, consumer groups and checkpoints (they live in the
-//! cluster, not here), TLS and credentials. Time, tasks, randomness and sockets are
+//! cluster, not here), credentials. Time, tasks, randomness and sockets are
 //! `braid-env`'s, so the same client runs in the simulator.
 //!
 //! Read in this order: `client` → `failure` (what an error means) → `nodes`, `connections`
 //! (whom to ask) → `producer` → `consumer`.
 
+mod aggregate;
 mod backoff;
 mod client;
 mod connections;
@@ -23,6 +24,7 @@ mod producer;
 mod routes;
 
 pub use braid_stream::{HashKey, SequenceNumber};
+pub use braid_transport::{Channel, ClientTls, TlsError};
 pub use client::{Client, ClientOptions, ConnectError, StreamSettings};
 pub use consumer::{Consumer, ConsumerError, ConsumerOptions, Position, Record, ShardBatch};
 pub use failure::{CallError, Reason};

@@ -43,6 +43,11 @@ impl Nodes {
         }
     }
 
+    /// Every address worth asking.
+    pub fn addresses(&self) -> Vec<String> {
+        self.lock().known.clone()
+    }
+
     /// The group's leader as far as known; else, or without a group, any node (the same one until
     /// it fails).
     pub fn address_for(&self, group: Option<u32>, now: Instant) -> String {

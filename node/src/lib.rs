@@ -5,7 +5,7 @@
 //! out through `read`. `docs/life-of-a-record.md` tells it.
 //!
 //! Beside that path: [`kinesis`] (the other face, over the functions of `api`), [`config`], [`control`] (what the catalog
-//! says, made so), `maintenance`, [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`].
+//! says, made so), `maintenance`, [`peer`] (node to node), [`index`] (where records lie in the log), [`metrics`], `tls`.
 
 pub mod api;
 pub mod clock;
@@ -21,5 +21,6 @@ pub mod read;
 pub mod replication;
 pub mod routing;
 pub mod throttle;
+mod tls;
 
 pub use node::{Listeners, Node, StartError};

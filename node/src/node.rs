@@ -33,6 +33,7 @@ use crate::metrics::NodeMetrics;
 use crate::metrics::serve::MetricsServer;
 use crate::peer::{Links, MESSAGE_BYTES_MAX, PeerService};
 use crate::replication::{GroupOptions, Groups};
+use crate::tls::Tls;
 
 /// How long requests under way may take to finish when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -72,6 +73,8 @@ pub enum StartError {
     Identity(String),
     /// The credentials file can't be used.
     Credentials(CredentialsError),
+    /// The client port's certificate can't be used.
+    Tls(String),
     /// The catalog's replica refuses.
     Catalog(String),
 }
@@ -83,6 +86,7 @@ impl fmt::Display for StartError {
             StartError::Listen { field, address, why } => write!(f, "{field} {address}: {why}"),
             StartError::Identity(why) => write!(f, "{why}"),
             StartError::Credentials(error) => error.fmt(f),
+            StartError::Tls(why) => write!(f, "{why}"),
             StartError::Catalog(why) => write!(f, "catalog: {why}"),
         }
     }
@@ -184,7 +188,7 @@ impl Node {
         let stopped = wait_stop(stopping.clone());
         tasks.push(task::spawn(async move {
             let served =
-                braid_transport::serve(peer_listener, PEER_OPTIONS, Routes::new(peers).prepare(), stopped).await;
+                braid_transport::serve(peer_listener, PEER_OPTIONS, None, Routes::new(peers).prepare(), stopped).await;
             if let Err(e) = served {
                 tracing::error!("peer service ended: {e}");
             }
@@ -196,25 +200,30 @@ impl Node {
             None => NodeMetrics::disabled(config.node_id),
         };
         crate::metrics::groups::follow(&metrics, groups.clone());
-        let service = Service::new(&config, membership.clone(), index.clone(), clock.clone(), metrics.clone());
+        let tls = match &config.tls {
+            Some(files) => Some(Tls::open(files).await.map_err(StartError::Tls)?),
+            None => None,
+        };
+        let (shown, believed) = tls.as_ref().map(|it| (it.server.clone(), it.client.clone())).unzip();
+        if let Some(tls) = tls {
+            tasks.push(until_stop(tls.follow(), stopping.clone()));
+        }
+        let service =
+            Service::new(&config, membership.clone(), index.clone(), clock.clone(), metrics.clone(), believed);
         let home = Home { account: config.kinesis_account.clone(), region: config.kinesis_region.clone() };
         let access = match &config.kinesis_credentials {
             None => Access::development(home.clone()),
             Some(path) => {
                 let skew = Duration::from_secs(config.kinesis_clock_skew_s);
                 let access = Access::verified(home.clone(), path, skew).await.map_err(StartError::Credentials)?;
-                let (follow, stopped) = (access.clone().follow(path.clone()), wait_stop(stopping.clone()));
-                tasks.push(task::spawn(async move {
-                    let (follow, stopped) = (std::pin::pin!(follow), std::pin::pin!(stopped));
-                    futures_util::future::select(follow, stopped).await;
-                }));
+                tasks.push(until_stop(access.clone().follow(path.clone()), stopping.clone()));
                 access
             }
         };
         let kinesis = Face::new(service.clone(), home, access, config.kinesis_call_limits);
         let face = kinesis.clone();
         tasks.push(task::spawn(async move {
-            if let Err(e) = api::serve(service, face, client_listener, api_stop).await {
+            if let Err(e) = api::serve(service, face, shown, client_listener, api_stop).await {
                 tracing::error!("{e}");
             }
         }));
@@ -316,6 +325,17 @@ async fn listen(field: &'static str, address: SocketAddr) -> Result<net::Listene
 
 fn local(listener: &net::Listener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
+}
+
+/// Runs what ends with the node.
+fn until_stop(
+    work: impl Future<Output = ()> + Send + 'static,
+    stopping: watch::Receiver<bool>,
+) -> task::JoinHandle<()> {
+    task::spawn(async move {
+        let (work, stopped) = (std::pin::pin!(work), std::pin::pin!(wait_stop(stopping)));
+        futures_util::future::select(work, stopped).await;
+    })
 }
 
 async fn wait_stop(mut stopping: watch::Receiver<bool>) {

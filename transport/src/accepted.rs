@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
+use crate::tls::{HANDSHAKE, ServerTls, Wire};
+
 /// Open connections of one listener: each costs some tens of KiB, so this many stay far below the
 /// node's memory.
 const CONNECTIONS_MAX: usize = 4096;
@@ -28,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(600);
 
 /// One accepted connection.
 pub(crate) struct Connection {
-    stream: net::Stream,
+    stream: Wire,
     /// When the other end was heard last.
     heard: Instant,
     /// When to look at that again: set anew when it rings, and not with every byte.
@@ -61,6 +63,10 @@ impl AsyncRead for Connection {
             return Poll::Ready(read);
         }
         while Pin::new(&mut it.look).poll(cx).is_ready() {
+            if it.stream.is_shaking() {
+                let why = format!("no TLS handshake within {} s", HANDSHAKE.as_secs());
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
             let until = it.heard + IDLE;
             if Instant::now() >= until {
                 let why = format!("nothing was heard for {} s", IDLE.as_secs());
@@ -100,16 +106,20 @@ impl AsyncWrite for Connection {
 
 /// The connections of a listener, as they come. An error of `accept` (too many open files, say)
 /// is logged and waited out; it does not end the service.
-pub(crate) fn accepted(listener: net::Listener) -> impl Stream<Item = io::Result<Connection>> + Send {
+pub(crate) fn accepted(
+    listener: net::Listener,
+    tls: Option<ServerTls>,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((listener, places), |(listener, places)| async move {
+    stream::unfold((listener, places, tls), |(listener, places, tls)| async move {
         let place = places.clone().acquire_owned().await.expect("never closed");
         loop {
             match listener.accept().await {
                 Ok((stream, remote)) => {
-                    let connection =
-                        Connection { stream, heard: Instant::now(), look: time::sleep(IDLE), remote, _place: place };
-                    return Some((Ok(connection), (listener, places)));
+                    let stream = Wire::accept(stream, tls.as_ref());
+                    let look = time::sleep(if stream.is_shaking() { HANDSHAKE } else { IDLE });
+                    let connection = Connection { stream, heard: Instant::now(), look, remote, _place: place };
+                    return Some((Ok(connection), (listener, places, tls)));
                 }
                 Err(e) => {
                     tracing::warn!("accept failed: {e}");

@@ -16,6 +16,7 @@ use tonic::transport::Endpoint;
 use tower::Service;
 
 use crate::simulated::Caller;
+use crate::tls::{ClientTls, Wire};
 
 /// What a connection is made with.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +53,13 @@ impl fmt::Display for InvalidAddress {
 impl Error for InvalidAddress {}
 
 impl Channel {
-    /// A channel to `address` (`host:port`), connected by its first call.
-    pub fn lazy(address: &str, options: ChannelOptions) -> Result<Channel, InvalidAddress> {
-        let endpoint = endpoint(address, options)?;
+    /// A channel to `address` (`host:port`), connected by its first call; with `tls`, to a
+    /// node that shows a certificate for its host.
+    pub fn lazy(address: &str, options: ChannelOptions, tls: Option<ClientTls>) -> Result<Channel, InvalidAddress> {
+        let endpoint = endpoint(address, options, tls.is_some())?;
         Ok(Channel(match net::simulated() {
             Some(host) => Way::Simulated(Caller::new(host, address.to_owned(), options.connect_timeout)),
-            None => Way::Http2(endpoint.connect_with_connector_lazy(Connector::new(address, options))),
+            None => Way::Http2(endpoint.connect_with_connector_lazy(Connector::new(address, options, tls))),
         }))
     }
 
@@ -65,9 +67,13 @@ impl Channel {
     ///
     /// # Errors
     /// The address is malformed, or no connection was made in time.
-    pub async fn connect(address: &str, options: ChannelOptions) -> Result<Channel, ConnectError> {
+    pub async fn connect(
+        address: &str,
+        options: ChannelOptions,
+        tls: Option<ClientTls>,
+    ) -> Result<Channel, ConnectError> {
         let failed = |why: String| ConnectError { address: address.to_owned(), why };
-        let endpoint = endpoint(address, options).map_err(|e| failed(e.to_string()))?;
+        let endpoint = endpoint(address, options, tls.is_some()).map_err(|e| failed(e.to_string()))?;
         Ok(Channel(match net::simulated() {
             Some(host) => {
                 let caller = Caller::new(host, address.to_owned(), options.connect_timeout);
@@ -75,15 +81,15 @@ impl Channel {
                 Way::Simulated(caller)
             }
             None => {
-                let connected = endpoint.connect_with_connector(Connector::new(address, options)).await;
+                let connected = endpoint.connect_with_connector(Connector::new(address, options, tls)).await;
                 Way::Http2(connected.map_err(|e| failed(root_cause(&e)))?)
             }
         }))
     }
 }
 
-fn endpoint(address: &str, options: ChannelOptions) -> Result<Endpoint, InvalidAddress> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+fn endpoint(address: &str, options: ChannelOptions, tls: bool) -> Result<Endpoint, InvalidAddress> {
+    let endpoint = Endpoint::from_shared(format!("{}://{address}", if tls { "https" } else { "http" }));
     Ok(endpoint
         .map_err(|_| InvalidAddress(address.to_owned()))?
         .executor(EnvExecutor)
@@ -96,16 +102,17 @@ fn endpoint(address: &str, options: ChannelOptions) -> Result<Endpoint, InvalidA
 struct Connector {
     address: String,
     timeout: Duration,
+    tls: Option<ClientTls>,
 }
 
 impl Connector {
-    fn new(address: &str, options: ChannelOptions) -> Connector {
-        Connector { address: address.to_owned(), timeout: options.connect_timeout }
+    fn new(address: &str, options: ChannelOptions, tls: Option<ClientTls>) -> Connector {
+        Connector { address: address.to_owned(), timeout: options.connect_timeout, tls }
     }
 }
 
 impl Service<http::Uri> for Connector {
-    type Response = TokioIo<net::Stream>;
+    type Response = TokioIo<Wire>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -114,8 +121,8 @@ impl Service<http::Uri> for Connector {
     }
 
     fn call(&mut self, _: http::Uri) -> Self::Future {
-        let Connector { address, timeout } = self.clone();
-        Box::pin(async move { dial(&address, timeout).await.map(TokioIo::new) })
+        let Connector { address, timeout, tls } = self.clone();
+        Box::pin(async move { dial(&address, timeout, tls.as_ref()).await.map(TokioIo::new) })
     }
 }
 
@@ -189,8 +196,15 @@ pub fn never_sent(status: &Status) -> bool {
     false
 }
 
-async fn dial(address: &str, timeout: Duration) -> io::Result<net::Stream> {
-    match time::timeout(timeout, net::connect(address)).await {
+async fn dial(address: &str, timeout: Duration, tls: Option<&ClientTls>) -> io::Result<Wire> {
+    let connect = async {
+        let stream = net::connect(address).await?;
+        match tls {
+            Some(tls) => tls.connect(address, stream).await,
+            None => Ok(Wire::Plain(stream)),
+        }
+    };
+    match time::timeout(timeout, connect).await {
         Ok(connected) => connected.map_err(|e| io::Error::new(e.kind(), format!("can't connect to {address}: {e}"))),
         Err(_) => Err(too_slow(address, timeout)),
     }

@@ -8,7 +8,7 @@
 //! Invariant: sockets, tasks and timers are `env`'s, in both ways; and "not sent" is claimed
 //! ([`never_sent`]) only where no connection was made.
 //!
-//! Deliberately absent: TLS, retries, and any knowledge of the services. Messages are encoded and framed
+//! Deliberately absent: retries, and any knowledge of the services. A simulated host's network has no TLS. Messages are encoded and framed
 //! as gRPC says in both ways; the simulated one only spares HTTP/2's own framing and flow control, which
 //! is not Braid's.
 
@@ -16,9 +16,11 @@ mod accepted;
 mod channel;
 mod serve;
 mod simulated;
+mod tls;
 
 pub use channel::{Channel, ChannelOptions, ConnectError, InvalidAddress, never_sent};
 pub use serve::{ServeError, ServeOptions, serve};
+pub use tls::{ClientTls, ServerTls, TlsError};
 
 /// The request and response body on both sides.
 pub use tonic::body::Body;

@@ -12,6 +12,7 @@ use tower::Service;
 
 use crate::accepted::accepted;
 use crate::simulated;
+use crate::tls::ServerTls;
 
 /// Limits of one listener's connections; they are HTTP/2's, and a simulated network has none of them.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +41,12 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// Serves calls that come to `listener` until `stop`, then lets those under way finish.
+/// Serves calls that come to `listener` until `stop`, then lets those under way finish. With `tls`, connections in clear text
+/// are refused; a simulated network has no TLS.
 pub async fn serve<S>(
     listener: net::Listener,
     options: ServeOptions,
+    tls: Option<ServerTls>,
     service: S,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError>
@@ -63,7 +66,7 @@ where
         .http2_keepalive_timeout(answer)
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
-        .serve_with_incoming_shutdown(service, accepted(listener), stop)
+        .serve_with_incoming_shutdown(service, accepted(listener, tls), stop)
         .await
         .map_err(|e| ServeError(e.to_string()))
 }

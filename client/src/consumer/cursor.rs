@@ -52,6 +52,7 @@ impl Cursor {
             accepted.records.push(Record {
                 sequence_number: number,
                 arrival_ms: record.approximate_arrival_timestamp_ms,
+                place: None,
                 partition_key: record.partition_key,
                 data: record.data,
             });

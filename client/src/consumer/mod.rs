@@ -31,6 +31,7 @@ use braid_stream::{SequenceNumber, limits};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::aggregate;
 use crate::client::Client;
 use crate::failure::{CallError, Reason};
 use lineage::{Lineage, UnknownShard};
@@ -50,6 +51,9 @@ pub struct ConsumerOptions {
     pub subscribe: bool,
     /// Records in one answer when polling; 10,000 is the most the API gives.
     pub max_poll_records: u32,
+    /// Take aggregated records (KPL's) apart. A batch has all of an aggregate or none of it, so whoever resumes after the last
+    /// number of a whole batch misses nothing.
+    pub deaggregate: bool,
     /// How long to wait before polling again at the tip of a shard. A shard allows five polls a
     /// second, shared by all its pollers.
     pub poll_interval: Duration,
@@ -66,6 +70,7 @@ impl Default for ConsumerOptions {
             positions: BTreeMap::new(),
             subscribe: true,
             max_poll_records: limits::GET_RECORDS_MAX as u32,
+            deaggregate: false,
             poll_interval: Duration::from_millis(250),
             max_buffered_batches: 16,
             max_concurrent_fetches: 16,
@@ -80,6 +85,9 @@ pub struct Record {
     pub sequence_number: SequenceNumber,
     /// When the leader took it, ms since the epoch; never goes back within a shard.
     pub arrival_ms: u64,
+    /// Its place within an aggregated record, where that was taken apart ([`ConsumerOptions::deaggregate`]): such records have
+    /// one number together.
+    pub place: Option<u32>,
     /// As put.
     pub partition_key: String,
     /// As put.
@@ -149,6 +157,22 @@ impl Consumer {
             while self.batches.try_recv().is_ok() {} // nothing comes after an error
         }
         next
+    }
+}
+
+impl Record {
+    /// Itself; or what is in it, if it is an aggregate.
+    fn apart(self) -> Vec<Record> {
+        // An empty aggregate, which nobody writes, is given as it is.
+        let Some(parts) = aggregate::unpack(&self.data).filter(|it| !it.is_empty()) else { return vec![self] };
+        let numbered = parts.into_iter().zip(0..);
+        let record = |(part, place): (aggregate::Part, u32)| Record {
+            place: Some(place),
+            partition_key: part.partition_key,
+            data: part.data,
+            ..self
+        };
+        numbered.map(record).collect()
     }
 }
 

@@ -17,7 +17,7 @@ use tracing::debug;
 use super::cursor::{Cursor, to_wire};
 use super::lineage::Start;
 use super::run::Out;
-use super::{ConsumerError, ConsumerOptions, ShardBatch};
+use super::{ConsumerError, ConsumerOptions, Record, ShardBatch};
 use crate::backoff;
 use crate::client::Client;
 use crate::connections::Purpose;
@@ -294,9 +294,13 @@ impl Reader {
             return Ok(());
         }
         self.is_positioned();
+        let records = match self.options.deaggregate {
+            true => accepted.records.into_iter().flat_map(Record::apart).collect(),
+            false => accepted.records,
+        };
         let batch = ShardBatch {
             shard: Arc::clone(&self.shard),
-            records: accepted.records,
+            records,
             millis_behind_latest,
             missed: accepted.missed,
             end_of_shard,

@@ -12,6 +12,7 @@
 //! Deliberately absent: deduplication. Between "may duplicate" and "may lose" only the cluster can
 //! do better, with producer sequences in its replicated state.
 
+mod pack;
 mod queue;
 mod run;
 mod verdict;
@@ -30,6 +31,7 @@ use braid_stream::{HashKey, SequenceNumber, limits};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::aggregate::OVERHEAD_BYTES;
 use crate::client::Client;
 use crate::failure::{CallError, Reason};
 use crate::routes::Routes;
@@ -57,6 +59,10 @@ pub struct ProducerOptions {
     pub max_buffered_bytes: usize,
     /// How long a refused record is tried again, from its put.
     pub delivery_timeout: Duration,
+    /// Pack small records of a shard together into records of up to so many bytes, as Kinesis' producer library does (whose
+    /// default is 51,200); `None`: each travels by itself. A shard then takes more of them a second, and readers have to take
+    /// them apart ([`ConsumerOptions::deaggregate`](crate::ConsumerOptions), KCL).
+    pub aggregate_bytes: Option<usize>,
     /// At-least-once: also send again what *may* have been appended. Off by default. With it on,
     /// a record may be in the stream twice, and the second copy behind later records of its key.
     pub retry_unknown: bool,
@@ -71,6 +77,7 @@ impl Default for ProducerOptions {
             max_in_flight_per_group: 8,
             max_buffered_bytes: 64 << 20,
             delivery_timeout: Duration::from_secs(60),
+            aggregate_bytes: None,
             retry_unknown: false,
         }
     }
@@ -135,9 +142,15 @@ impl Producer {
         let routes =
             Routes::of(&shards).map_err(|e| CallError::Unavailable { message: format!("stream {stream:?}: {e}") })?;
 
+        // An aggregate has a key of its own beside it.
+        let room = record_bytes_max.saturating_sub(4 * limits::PARTITION_KEY_CHARS_MAX);
+        let aggregate = options.aggregate_bytes.map(|it| it.min(room));
         let rules = Rules {
             records_max: options.max_batch_records.clamp(1, limits::PUT_RECORDS_MAX),
-            bytes_max: options.max_batch_bytes.min(limits::PUT_BYTES_MAX),
+            bytes_max: options.max_batch_bytes.min(match aggregate {
+                Some(_) => limits::PUT_BYTES_MAX - (limits::PUT_RECORDS_MAX * 2 * OVERHEAD_BYTES) as u64,
+                None => limits::PUT_BYTES_MAX,
+            }),
             in_flight_max: options.max_in_flight_per_group.max(1),
             linger: options.linger,
             delivery_timeout: options.delivery_timeout,
@@ -147,7 +160,7 @@ impl Producer {
         let budget_bytes = options.max_buffered_bytes.clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS));
         // Unbounded, and still bounded: every put in it holds its share of the budget.
         let (inbox, received) = mpsc::unbounded_channel();
-        let worker = Worker::new(client, stream, Queues::new(rules, routes), received);
+        let worker = Worker::new(client, stream, Queues::new(rules, routes), aggregate, received);
         drop(task::spawn(worker.run()));
         Ok(Producer { inbox, budget: Arc::new(Semaphore::new(budget_bytes)), budget_bytes, record_bytes_max })
     }

@@ -100,6 +100,18 @@ struct Lane {
     in_flight: usize,
 }
 
+impl<T> Batch<T> {
+    /// The records shard after shard, as they were believed to be theirs.
+    pub fn by_shard(&self) -> impl Iterator<Item = (&Arc<str>, &[Pending<T>])> {
+        let mut rest = &self.records[..];
+        self.slices.iter().map(move |(shard, count)| {
+            let (theirs, others) = rest.split_at(*count);
+            rest = others;
+            (shard, theirs)
+        })
+    }
+}
+
 impl<T> Queues<T> {
     pub fn new(rules: Rules, routes: Routes) -> Queues<T> {
         Queues {

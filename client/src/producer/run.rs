@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::debug;
 
 use super::Outcome;
+use super::pack::{Pack, packs};
 use super::queue::{Batch, BatchId, Queues};
 use super::verdict::{Pending, Verdict};
 use crate::client::Client;
@@ -63,6 +64,8 @@ pub(super) struct Worker {
     client: Client,
     stream: Arc<str>,
     queues: Queues<Ticket>,
+    /// Bytes of an aggregate at most, if records are packed together.
+    aggregate: Option<usize>,
     inbox: mpsc::UnboundedReceiver<Message>,
     sent: FuturesUnordered<Sent>,
     listing: Option<Listing>,
@@ -95,12 +98,14 @@ impl Worker {
         client: Client,
         stream: &str,
         queues: Queues<Ticket>,
+        aggregate: Option<usize>,
         inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Worker {
         Worker {
             client,
             stream: Arc::from(stream),
             queues,
+            aggregate,
             inbox,
             sent: FuturesUnordered::new(),
             listing: None,
@@ -214,7 +219,7 @@ impl Worker {
         let now = Instant::now();
         let mut given_up = Vec::new();
         while let Some((id, batch)) = self.queues.cut(now, hurry, &mut given_up) {
-            let request = request_of(&self.stream, batch);
+            let request = request_of(&self.stream, batch, self.aggregate);
             let sending = task::spawn(send(self.client.clone(), batch.group, request));
             self.sent.push(Box::pin(async move {
                 let answer = sending
@@ -228,7 +233,7 @@ impl Worker {
 
     fn settle(&mut self, id: BatchId, answer: Answer) {
         let batch = self.queues.in_flight(id).expect("answers are to batches");
-        let verdicts = verdicts_on(batch, answer, &self.client);
+        let verdicts = verdicts_on(batch, answer, &self.client, self.aggregate);
         let settled = self.queues.settle(id, verdicts, Instant::now(), &mut random::below);
         self.relist_wanted |= settled.relist;
         self.resolve(settled.resolved);
@@ -270,18 +275,10 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-fn request_of(stream: &str, batch: &Batch<Ticket>) -> v1::PutRecordsRequest {
+fn request_of(stream: &str, batch: &Batch<Ticket>, aggregate: Option<usize>) -> v1::PutRecordsRequest {
     v1::PutRecordsRequest {
         stream_name: stream.to_owned(),
-        records: batch
-            .records
-            .iter()
-            .map(|record| v1::PutRecordsRequestEntry {
-                data: record.data.clone(),
-                partition_key: record.key.clone(),
-                explicit_hash_key: record.explicit.map_or_else(String::new, |k| k.to_string()),
-            })
-            .collect(),
+        records: packs(batch, aggregate).iter().map(Pack::entry).collect(),
         keep_order: true,
     }
 }
@@ -291,17 +288,18 @@ async fn send(client: Client, group: u32, request: v1::PutRecordsRequest) -> Ans
     client.ask_group(Some(group), Purpose::Calls, |mut node| async move { node.put_records(request).await }).await
 }
 
-fn verdicts_on(batch: &Batch<Ticket>, answer: Answer, client: &Client) -> Vec<Verdict> {
+fn verdicts_on(batch: &Batch<Ticket>, answer: Answer, client: &Client, aggregate: Option<usize>) -> Vec<Verdict> {
     let count = batch.records.len();
     match answer {
-        Ok(answer) if answer.records.len() == count => {
+        Ok(answer) if answer.records.len() == packs(batch, aggregate).len() => {
             for result in &answer.records {
                 client.nodes().learn_leader(batch.group, &result.leader_address);
             }
-            answer.records.into_iter().map(verdict_on).collect()
+            let packs = packs(batch, aggregate);
+            packs.iter().zip(answer.records).flat_map(|(pack, result)| pack.each(verdict_on(result))).collect()
         }
         Ok(answer) => {
-            let why = format!("{} results for {count} records", answer.records.len());
+            let why = format!("{} results for {count} records, packed or not", answer.records.len());
             vec![Verdict::Unknown { why }; count]
         }
         Err(failure) if failure.effect == Effect::Unknown => {

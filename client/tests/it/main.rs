@@ -17,6 +17,7 @@ pub async fn client(cluster: &fake::Cluster) -> Client {
         connect_timeout: Duration::from_secs(2),
         request_timeout: Duration::from_millis(1_500),
         call_timeout: Duration::from_secs(20),
+        tls: None,
     };
     Client::connect(cluster.addresses(), options).await.unwrap()
 }

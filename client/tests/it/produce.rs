@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use braid_client::{Outcome, Producer, ProducerOptions, PutError, PutFuture, Reason, RefusedReason};
+use braid_client::{ConsumerOptions, Outcome, Producer, ProducerOptions, PutError, PutFuture, Reason, RefusedReason};
 use futures_util::FutureExt;
 use tonic::Code;
 
@@ -52,6 +52,40 @@ async fn many_shards_groups_and_nodes() {
     assert!(futures.len() == 20_000 && producer.buffered_bytes() == 0);
     all_acked(&outcomes(futures).await);
     in_order_once(&cluster, 20_000, 100);
+}
+
+/// Fewer records than were put, each of which is read once, in its key's order; one looks like an aggregate itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aggregated_records_are_taken_apart_again() {
+    let cluster = Cluster::start(2, 4, 2).await;
+    let options = ProducerOptions { aggregate_bytes: Some(2_000), ..ProducerOptions::default() };
+    let producer = producer(&cluster, options).await;
+    let mut futures = put_all(&producer, 5_000, 50).await;
+    // An aggregate of one record, byte by byte: the protobuf of key "k" and data "a", and its MD5.
+    let looks_so = {
+        let message = b"\x0a\x01k\x1a\x05\x08\x00\x1a\x01a";
+        let digest: [u8; 16] = md5::Digest::finalize(<md5::Md5 as md5::Digest>::new_with_prefix(message)).into();
+        [&[0xf3, 0x89, 0x9a, 0xc2][..], message, &digest].concat()
+    };
+    futures.push(producer.put("key-alone", None, looks_so.clone()).await.unwrap());
+    soon(producer.flush()).await;
+    all_acked(&outcomes(futures).await);
+    let stored: usize = cluster.state().shards.iter().map(|it| it.log.len()).sum();
+    assert!(stored < 1_000, "{stored} records were stored for 5,001");
+
+    let options = ConsumerOptions { deaggregate: true, ..ConsumerOptions::default() };
+    let mut consumer = client(&cluster).await.consumer(STREAM, options).await.unwrap();
+    let mut read: std::collections::BTreeMap<String, Vec<Vec<u8>>> = Default::default();
+    while read.values().map(Vec::len).sum::<usize>() < 5_001 {
+        for record in soon(consumer.next()).await.unwrap().unwrap().records {
+            read.entry(record.partition_key).or_default().push(record.data.to_vec());
+        }
+    }
+    assert_eq!(read.remove("key-alone"), Some(vec![looks_so]));
+    for key in 0..50 {
+        let expected: Vec<Vec<u8>> = (key..5_000).step_by(50).map(|n| n.to_string().into_bytes()).collect();
+        assert_eq!(read[&format!("key-{key}")], expected, "key-{key}");
+    }
 }
 
 #[tokio::test]

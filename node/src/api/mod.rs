@@ -10,7 +10,7 @@
 //! The functions take and give the API's messages, which nodes also forward calls with; the Kinesis face (`kinesis/`)
 //! calls the same ones.
 //!
-//! Deliberately absent: authentication and TLS.
+//! Deliberately absent: authentication. TLS is beneath this, in `braid_transport`.
 
 mod attributes;
 mod autoscale;
@@ -39,6 +39,7 @@ use braid_proto::v1;
 use braid_proto::v1::braid_server::Braid;
 use braid_stream::record::RequestError;
 use braid_stream::sequence::SequenceNumber;
+use braid_transport::ClientTls;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
@@ -112,16 +113,17 @@ impl Call {
 }
 
 impl Service {
-    /// The API over what `membership` has joined, now or later.
+    /// The API over what `membership` has joined, now or later. `tls`: nodes' client ports have it.
     pub fn new(
         config: &NodeConfig,
         membership: Arc<Membership>,
         index: Arc<dyn RecordIndex>,
         clock: NodeClock,
         metrics: Arc<NodeMetrics>,
+        tls: Option<ClientTls>,
     ) -> Service {
         Service(Arc::new(Parts {
-            router: Router::new(membership.clone()),
+            router: Router::new(membership.clone(), tls),
             membership,
             throttle: ThrottleTable::new(config.throttle, metrics.clone()),
             index,

@@ -13,7 +13,7 @@ use braid_proto::v1::braid_server::BraidServer;
 use braid_stream::catalog::Stream;
 use braid_stream::ids::StreamId;
 use braid_stream::limits::PUT_BYTES_MAX_LARGE;
-use braid_transport::{ServeError, ServeOptions};
+use braid_transport::{ServeError, ServeOptions, ServerTls};
 use futures_util::future::{Either, select};
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -47,6 +47,7 @@ const CLEAR_EVERY: Duration = Duration::from_secs(10);
 pub async fn serve(
     service: Service,
     face: Face,
+    tls: Option<ServerTls>,
     listener: net::Listener,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
@@ -72,7 +73,7 @@ pub async fn serve(
         .add_service(reflection().build_v1().expect(described))
         .add_service(reflection().build_v1alpha().expect(described))
         .prepare();
-    let server = braid_transport::serve(listener, OPTIONS, DoorLayer(face).layer(edge.layer(routes)), stopping);
+    let server = braid_transport::serve(listener, OPTIONS, tls, DoorLayer(face).layer(edge.layer(routes)), stopping);
     match select(std::pin::pin!(server), beside).await {
         Either::Left((served, _)) => served,
         Either::Right((never, _)) => match never {},

@@ -58,6 +58,17 @@ pub const FIELDS: &[Field] = &[
     },
     Field { name: "metrics_listen", default: None, allowed: "an ip address and a port, such as 0.0.0.0:7072; or off" },
     Field {
+        name: "tls_certificate",
+        default: None,
+        allowed: "a PEM file with the client port's certificate, and what leads from it to its CA; together with tls_key and tls_ca",
+    },
+    Field { name: "tls_key", default: None, allowed: "a PEM file with the private key of tls_certificate" },
+    Field {
+        name: "tls_ca",
+        default: None,
+        allowed: "a PEM file with the CA that has signed the certificates of all nodes' client ports",
+    },
+    Field {
         name: "cluster",
         default: None,
         allowed: "the founding nodes: in the file a list of tables {id, zone, peer, client}, elsewhere id=1,zone=a,peer=host:port,client=host:port;id=2,…",

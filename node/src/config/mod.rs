@@ -48,6 +48,17 @@ pub enum IndexKind {
     Memory,
 }
 
+/// The PEM files that the client port has TLS with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// What it shows: its certificate first, then what leads to the CA.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// By which nodes know each other's client ports.
+    pub ca: PathBuf,
+}
+
 /// A valid configuration of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -65,6 +76,8 @@ pub struct NodeConfig {
     pub peer_listen: SocketAddr,
     /// host:port that other nodes dial.
     pub peer_advertise: String,
+    /// What the client port has TLS with; `None`: it speaks in clear text.
+    pub tls: Option<TlsFiles>,
     /// Where it serves metrics, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// The founding nodes, by id; a node that is not among them joins.
@@ -212,6 +225,7 @@ impl Check {
         let peer_listen = self.need("peer_listen", field::listen);
         let peer_advertise = self.maybe("peer_advertise", field::address);
         let metrics_listen = self.maybe("metrics_listen", field::listen_or_off).flatten();
+        let tls = self.tls();
         let cluster = self.need("cluster", field::cluster);
         let data_groups = self.whole("data_groups", 1, 1_000);
         let heartbeat_ms = self.whole("heartbeat_ms", 10, 10_000);
@@ -261,6 +275,7 @@ impl Check {
             data_dir: data_dir?,
             client_listen,
             peer_listen,
+            tls,
             metrics_listen,
             cluster,
             data_groups: u32::try_from(data_groups?).expect("bounded above"),
@@ -291,6 +306,19 @@ impl Check {
         self.check_times(&config);
         self.check_ports(&config);
         Some(config)
+    }
+
+    /// All of its files, or none.
+    fn tls(&mut self) -> Option<TlsFiles> {
+        let certificate = self.maybe("tls_certificate", field::directory);
+        let key = self.maybe("tls_key", field::directory);
+        let ca = self.maybe("tls_ca", field::directory);
+        let given = [("tls_certificate", certificate.is_some()), ("tls_key", key.is_some()), ("tls_ca", ca.is_some())];
+        if given.iter().any(|it| it.1) {
+            let missing = given.iter().filter(|it| !it.1).map(|it| ConfigError::Missing { name: it.0 });
+            self.errors.extend(missing);
+        }
+        Some(TlsFiles { certificate: certificate?, key: key?, ca: ca? })
     }
 
     fn check_cluster<'a>(&mut self, seeds: &'a [Seed], node: NodeId, zone: &Zone) -> Option<&'a Seed> {

@@ -36,10 +36,10 @@ pub struct Access {
 }
 
 /// Keys by their ids.
-type Keys = BTreeMap<String, Key>;
+pub(super) type Keys = BTreeMap<String, Key>;
 
 #[derive(Clone, Debug)]
-struct Key {
+pub(super) struct Key {
     secret: String,
     account: String,
     user: String,
@@ -247,7 +247,7 @@ async fn read(path: &Path) -> Result<Keys, CredentialsError> {
     parse(&text).map_err(failed)
 }
 
-fn parse(text: &str) -> Result<Keys, String> {
+pub(super) fn parse(text: &str) -> Result<Keys, String> {
     let file: File = toml::from_str(text).map_err(|e| e.to_string())?;
     let mut keys = Keys::new();
     for Entry { id, secret, account, user, policy } in file.key {

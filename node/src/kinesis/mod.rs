@@ -13,6 +13,8 @@
 mod access;
 mod attributes;
 mod consumers;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoders;
 mod door;
 mod error;
 mod iterator;

@@ -91,7 +91,7 @@ fn told(event: v1::SubscribeToShardEvent, beginning: &str) -> Structure {
 /// ```text
 /// total u32 | headers u32 | crc of these | headers: (name len u8, name, type u8 = 7, value len u16, value) … | body | crc of all
 /// ```
-fn frame(kind: &str, name: &str, form: Form, body: &Structure) -> Bytes {
+pub(super) fn frame(kind: &str, name: &str, form: Form, body: &Structure) -> Bytes {
     const TEXT: u8 = 7;
     let named = if kind == "exception" { ":exception-type" } else { ":event-type" };
     let mut headers = Vec::new();

@@ -9,7 +9,7 @@ mod directory;
 mod link;
 mod service;
 
-pub use dial::dial;
+pub use dial::{dial, dial_client_port};
 pub(crate) use directory::hex;
 pub use directory::{Directory, LocalIdentity, NotHeard, PeerEntry};
 pub use link::{Lane, LinkError, Links, MESSAGE_BYTES_MAX, PendingReply};

@@ -10,11 +10,11 @@ use std::time::Duration;
 use braid_env::time::Instant;
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_proto::v1::braid_client::BraidClient;
-use braid_transport::{Channel, ConnectError, never_sent};
+use braid_transport::{Channel, ClientTls, ConnectError, never_sent};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::peer::dial;
+use crate::peer::dial_client_port;
 
 /// The metadata key that says that a call was forwarded by a node.
 pub const FORWARDED: &str = "braid-forwarded";
@@ -27,8 +27,11 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Channels to the nodes that calls were forwarded to: at most one per node of the cluster.
-#[derive(Default)]
-pub struct Channels(Mutex<BTreeMap<String, Known>>);
+pub struct Channels {
+    known: Mutex<BTreeMap<String, Known>>,
+    /// Where nodes' client ports have TLS.
+    tls: Option<ClientTls>,
+}
 
 struct Known {
     channel: Channel,
@@ -46,6 +49,11 @@ pub enum CallError {
 }
 
 impl Channels {
+    /// None yet.
+    pub fn new(tls: Option<ClientTls>) -> Channels {
+        Channels { known: Mutex::default(), tls }
+    }
+
     /// Makes a call of the node at `address`. Whoever drops this before its end, at a deadline, gives the call up.
     pub async fn call<R, Made>(
         &self,
@@ -77,7 +85,7 @@ impl Channels {
             return Ok(known.channel.clone());
         }
         // Two callers may dial at once; the later channel stays, the other one ends with its call.
-        let channel = dial(address).await?;
+        let channel = dial_client_port(address, self.tls.clone()).await?;
         self.lock().insert(address.to_string(), Known { channel: channel.clone(), silent_since: None });
         Ok(channel)
     }
@@ -88,7 +96,7 @@ impl Channels {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.0.lock().expect("no one panics here")
+        self.known.lock().expect("no one panics here")
     }
 }
 

@@ -25,6 +25,7 @@ use braid_stream::ids::{GroupId, NodeId, ShardId};
 use braid_stream::limits::Limits;
 use braid_stream::name::StreamName;
 use braid_stream::shard_map::ShardMap;
+use braid_transport::ClientTls;
 
 use crate::control::Membership;
 use crate::replication::{CatalogHandle, GroupHandle, Groups, ProposeError};
@@ -131,9 +132,10 @@ struct RouteCache {
 }
 
 impl Router {
-    /// A router over what `membership` has joined, now or later.
-    pub fn new(membership: Arc<Membership>) -> Router {
-        Router { membership, cache: Arc::default(), hints: Arc::default(), channels: Arc::default() }
+    /// A router over what `membership` has joined, now or later. `tls`: nodes' client ports have it.
+    pub fn new(membership: Arc<Membership>, tls: Option<ClientTls>) -> Router {
+        let channels = Arc::new(Channels::new(tls));
+        Router { membership, cache: Arc::default(), hints: Arc::default(), channels }
     }
 
     /// This node's replica of the catalog.

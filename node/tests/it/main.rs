@@ -12,3 +12,4 @@ mod moves;
 mod replication;
 mod shards;
 mod support;
+mod tls;

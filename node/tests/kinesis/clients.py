@@ -627,7 +627,10 @@ def attributes(endpoints):
     kinesis.create_stream(StreamName="d", StreamModeDetails={"StreamMode": "ON_DEMAND"})
     equal(kinesis.active("d")["OpenShardCount"], 4)
     limits = kinesis.describe_limits()
-    equal((limits["OpenShardCount"], limits["OnDemandStreamCount"]), (5, 2))
+    # The cluster may have begun to give "s" the four shards that an on-demand stream has at least.
+    assert 5 <= limits["OpenShardCount"] <= 8, limits
+    equal(limits["OnDemandStreamCount"], 2)
+    kinesis.active("s")
     kinesis.update_stream_mode(StreamARN=arn, StreamModeDetails={"StreamMode": "PROVISIONED"})
     equal(kinesis.active("s")["StreamModeDetails"], {"StreamMode": "PROVISIONED"})
 

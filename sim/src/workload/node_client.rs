@@ -34,7 +34,7 @@ const PAGES_MAX: usize = 100;
 fn connect(address: &str) -> BraidClient<Channel> {
     let options =
         ChannelOptions { connect_timeout: Duration::from_secs(2), stream_window: 1 << 20, connection_window: 64 << 20 };
-    let channel = Channel::lazy(address, options).expect("an endpoint is an address");
+    let channel = Channel::lazy(address, options, None).expect("an endpoint is an address");
     BraidClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 

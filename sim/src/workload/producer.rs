@@ -40,6 +40,7 @@ pub fn options(deadline_ms: u64) -> ClientOptions {
         connect_timeout: Duration::from_millis(500).min(request_timeout),
         request_timeout,
         call_timeout: request_timeout * 3,
+        tls: None,
     }
 }
 

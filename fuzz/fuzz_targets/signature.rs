@@ -1,0 +1,7 @@
+//! SigV4, in a header or a query.
+#![no_main]
+
+use braid_node::kinesis::decoders;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| decoders::signature(bytes));
