@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use braid_client::StreamSettings;
 use braid_jepsen::cluster::{Cluster, NODES};
 use braid_jepsen::load::{Load, longest_silence, read_all, violations};
+use braid_jepsen::soak;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_braid");
 const STREAM: &str = "sensors";
@@ -35,7 +36,7 @@ async fn killing_any_node_in_the_middle_of_a_load_loses_nothing() {
     let kills: usize = std::env::var("JEPSEN_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let mut cluster = cluster_with_stream().await;
     let client = cluster.client().await;
-    let load = Load::start(&client, STREAM, "w", WRITERS).await;
+    let load = Load::start(&client, STREAM, "w", WRITERS, Duration::ZERO).await;
     let mut blows = Vec::new();
     for i in 0..kills {
         tokio::time::sleep(BETWEEN).await;
@@ -61,7 +62,7 @@ async fn killing_any_node_in_the_middle_of_a_load_loses_nothing() {
 async fn killing_all_nodes_at_once_loses_nothing() {
     let mut cluster = cluster_with_stream().await;
     let client = cluster.client().await;
-    let load = Load::start(&client, STREAM, "before", WRITERS).await;
+    let load = Load::start(&client, STREAM, "before", WRITERS, Duration::ZERO).await;
     tokio::time::sleep(BETWEEN).await;
     for node in 0..NODES {
         cluster.kill(node);
@@ -71,7 +72,7 @@ async fn killing_all_nodes_at_once_loses_nothing() {
         cluster.start_node(node);
     }
     cluster.serving(&[0, 1, 2]).await;
-    let load = Load::start(&client, STREAM, "after", WRITERS).await;
+    let load = Load::start(&client, STREAM, "after", WRITERS, Duration::ZERO).await;
     tokio::time::sleep(BETWEEN).await;
     writes.extend(load.stop().await);
     let reads = read_all(&client, STREAM).await;
@@ -79,4 +80,14 @@ async fn killing_all_nodes_at_once_loses_nothing() {
     println!("{} writes, {acked} acknowledged, {} records read", writes.len(), reads.len());
     assert!(acked > 100, "the load hardly ran: {acked} acknowledged");
     assert_sound(violations(&writes, &reads));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn splitting_and_merging_while_nodes_are_killed_loses_nothing() {
+    let plan = soak::Plan { duration: Duration::from_secs(24), kill_every: Duration::from_secs(12) };
+    let report = soak::run(Path::new(BINARY), plan).await;
+    let changed = report.changes.splits.len() + report.changes.merges.len();
+    println!("{changed} splits and merges, {} kills, {} acknowledged", report.kills.len(), report.acked());
+    assert!(changed > 0 && report.kills.len() == 2 && report.acked() > 100, "little happened: {:?}", report.changes);
+    assert_sound(report.violations);
 }

@@ -107,9 +107,13 @@ impl Cluster {
         child.wait().expect("a killed process ends");
     }
 
-    /// Whether node `i` is up.
-    pub fn is_running(&self, i: usize) -> bool {
-        self.children[i].is_some()
+    /// The memory that node `i` has resident, in bytes.
+    pub fn resident_bytes(&self, i: usize) -> u64 {
+        let id = self.children[i].as_ref().expect("the node runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process of ours");
+        let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:")).expect("a running process has it");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of KiB");
+        kib * 1024
     }
 
     /// Waits until each of `nodes` says that it is ready and every group has a leader.

@@ -1,12 +1,14 @@
 //! Writers that put sensor-like records one after the other and note what became of each, and a
-//! reader that reads a stream to its end.
+//! reader that reads a stream to its end, across any splits and merges.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use braid_client::{Client, ConsumerOptions, HashKey, Outcome, Producer, ProducerOptions};
-use tokio::task::JoinSet;
+use braid_client::{Client, Consumer, ConsumerOptions, HashKey, Outcome, Producer, ProducerOptions};
+use braid_proto::v1;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cluster::BOUND;
 use crate::history::{Read, Seen, Write};
@@ -22,8 +24,9 @@ pub struct Load {
 
 impl Load {
     /// Starts `writers` writers on `stream`, each with a key of its own, over two producers. Keys
-    /// begin with `name`, so that several loads of one stream can be told apart.
-    pub async fn start(client: &Client, stream: &str, name: &str, writers: usize) -> Load {
+    /// begin with `name`, so that several loads of one stream can be told apart. A writer puts its
+    /// next record when it knows what became of the last, and `pace` after it put that at the earliest.
+    pub async fn start(client: &Client, stream: &str, name: &str, writers: usize, pace: Duration) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let options = ProducerOptions { delivery_timeout: Duration::from_secs(20), ..ProducerOptions::default() };
         let producers = [
@@ -32,7 +35,7 @@ impl Load {
         ];
         let mut set = JoinSet::new();
         for i in 0..writers {
-            set.spawn(write(producers[i % 2].clone(), format!("{name}-{i}"), stop.clone()));
+            set.spawn(write(producers[i % 2].clone(), format!("{name}-{i}"), pace, stop.clone()));
         }
         Load { stop, writers: set }
     }
@@ -44,8 +47,8 @@ impl Load {
     }
 }
 
-/// One record after the other: the next is put when the last one's outcome is known.
-async fn write(producer: Producer, key: String, stop: Arc<AtomicBool>) -> Vec<Write> {
+/// One record after the other.
+async fn write(producer: Producer, key: String, pace: Duration, stop: Arc<AtomicBool>) -> Vec<Write> {
     let mut writes = Vec::new();
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -62,16 +65,53 @@ async fn write(producer: Producer, key: String, stop: Arc<AtomicBool>) -> Vec<Wr
             Outcome::Unknown { .. } => Seen::Unknown,
         };
         writes.push(Write { key: key.clone(), n, seen, put, known: Instant::now() });
+        tokio::time::sleep_until((put + pace).into()).await;
     }
     writes
 }
 
-/// Reads the whole stream, from the trim horizon to a mark that is put into each shard now.
+/// The stream's shards that take records.
+pub async fn open_shards(client: &Client, stream: &str) -> Vec<v1::Shard> {
+    let mut shards = client.list_shards(stream).await.expect("the stream's shards");
+    shards.retain(|it| it.sequence_number_range.as_ref().is_some_and(|it| it.ending_sequence_number.is_empty()));
+    shards
+}
+
+/// Reads the whole stream, from the trim horizon to a mark that is put into each open shard now.
 pub async fn read_all(client: &Client, stream: &str) -> Vec<Read> {
-    let shards = client.list_shards(stream).await.expect("the stream's shards");
+    Reading::start(client, stream).await.finish(client, stream).await
+}
+
+/// A reader under way, from the trim horizon on.
+pub struct Reading {
+    /// In how many shards the end is marked, once that is known.
+    marked: Arc<OnceLock<usize>>,
+    reads: JoinHandle<Vec<Read>>,
+}
+
+impl Reading {
+    /// Begins to read.
+    pub async fn start(client: &Client, stream: &str) -> Reading {
+        let consumer = client.consumer(stream, ConsumerOptions::default()).await.expect("a consumer");
+        let marked = Arc::new(OnceLock::new());
+        Reading { marked: marked.clone(), reads: tokio::spawn(read(consumer, marked)) }
+    }
+
+    /// Marks the end of each open shard, and reads up to there. Nobody splits or merges any more.
+    pub async fn finish(self, client: &Client, stream: &str) -> Vec<Read> {
+        let shards = open_shards(client, stream).await;
+        // Known before the first mark is there to be read.
+        self.marked.set(shards.len()).expect("a reading is finished once");
+        mark(client, stream, &shards).await;
+        self.reads.await.expect("the stream can be read")
+    }
+}
+
+/// Puts a mark into each of `shards`.
+async fn mark(client: &Client, stream: &str, shards: &[v1::Shard]) {
     let producer = client.producer(stream, ProducerOptions::default()).await.expect("a producer");
     let start = Instant::now();
-    for shard in &shards {
+    for shard in shards {
         let range = shard.hash_key_range.as_ref().expect("every shard has a range");
         let key = HashKey::parse(&range.starting_hash_key).expect("a hash key");
         loop {
@@ -81,10 +121,13 @@ pub async fn read_all(client: &Client, stream: &str) -> Vec<Read> {
             }
         }
     }
-    let mut consumer = client.consumer(stream, ConsumerOptions::default()).await.expect("a consumer");
+}
+
+/// Reads until as many shards as are `marked` have shown their mark.
+async fn read(mut consumer: Consumer, marked: Arc<OnceLock<usize>>) -> Vec<Read> {
     let mut reads = Vec::new();
-    let mut ended = std::collections::BTreeSet::new();
-    while ended.len() < shards.len() {
+    let mut ended = BTreeSet::new();
+    while marked.get() != Some(&ended.len()) {
         let next = tokio::time::timeout(BOUND, consumer.next()).await.expect("records keep coming");
         let batch = next.expect("open shards do not end").expect("a readable stream");
         for record in batch.records {

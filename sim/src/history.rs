@@ -399,6 +399,8 @@ pub enum Note {
     Probe { what: String, since_ns: Ns, done: bool, last: String },
     /// The streams there are at the end, as this node says.
     FinalStreams { via: Arc<str>, streams: Vec<StreamFacts> },
+    /// At the end, a shard was forgotten before it was read.
+    FinalForgotten { stream: Arc<str>, shard: Arc<str> },
     /// One reading of a whole shard at the end: through which iterators, and whether its tip was reached.
     FinalRead { pass: u32, stream: Arc<str>, shard: Arc<str>, iterators: Vec<OpId>, complete: bool },
     /// For the story only.

@@ -16,5 +16,6 @@ pub mod plan;
 pub mod rng;
 pub mod run;
 pub mod story;
+pub mod week;
 pub mod workload;
 pub mod world;

@@ -92,6 +92,11 @@ enum Command {
     },
     /// Runs a seed with a planted bug that must be found: fails if it is not.
     Canary,
+    /// Seven simulated days of one stream whose retention changes: what can be read, and what the disks hold.
+    Week {
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Prints each seed's fingerprint; for `determinism`.
     #[command(hide = true)]
     Fingerprints {
@@ -131,6 +136,7 @@ fn main() -> ExitCode {
         Some(Command::Shrink { seed, bug }) => command::shrink::run(seed, bug),
         Some(Command::Corpus { jobs }) => command::corpus::run(jobs),
         Some(Command::Determinism { seeds, from }) => command::determinism::run(command::run::number(&from), seeds),
+        Some(Command::Week { seed }) => command::week::run(seed),
         Some(Command::Canary) => command::mutants::canary(),
         Some(Command::Fingerprints { seeds, from }) => command::determinism::print(from, seeds),
     };

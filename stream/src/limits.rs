@@ -47,10 +47,10 @@ pub const NAMESPACE_CHARS_MAX: usize = 64;
 /// A node's address as `host:port`: a DNS name has at most 253 characters.
 pub const ADDRESS_CHARS_MAX: usize = 260;
 
-/// Kinesis' bounds: a day by default and at least, a week unless the cluster raises its ceiling,
-/// a year at most.
+/// Kinesis' bounds: a day by default, a week unless the cluster raises its ceiling, a year at most. Kinesis keeps a day at
+/// least, and so does its face; what only passes through may be kept for an hour.
 pub const RETENTION_MS_DEFAULT: u64 = 24 * HOUR_MS;
-pub const RETENTION_MS_MIN: u64 = 24 * HOUR_MS;
+pub const RETENTION_MS_MIN: u64 = HOUR_MS;
 pub const RETENTION_MS_MAX: u64 = 168 * HOUR_MS;
 pub const RETENTION_MS_CEILING: u64 = 8_760 * HOUR_MS;
 

@@ -100,7 +100,7 @@ pub const FIELDS: &[Field] = &[
         default: Some("64MiB"),
         allowed: "bytes from 16MiB to 16GiB, with KiB, MiB or GiB if you like",
     },
-    Field { name: "default_retention_hours", default: Some("24"), allowed: "hours from 24 to retention_ceiling_hours" },
+    Field { name: "default_retention_hours", default: Some("24"), allowed: "hours from 1 to retention_ceiling_hours" },
     Field { name: "retention_ceiling_hours", default: Some("168"), allowed: "hours from 24 to 8760" },
     Field { name: "index", default: Some("rocksdb"), allowed: "rocksdb or memory" },
     Field { name: "throttle", default: Some("on"), allowed: "on or off" },

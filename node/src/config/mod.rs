@@ -234,7 +234,7 @@ impl Check {
         let segment_bytes = self.bytes("segment_bytes", field::SEGMENT_BYTES);
         let cache_bytes = self.bytes("cache_bytes", field::CACHE_BYTES);
         let max_inflight_bytes = self.bytes("max_inflight_bytes", field::INFLIGHT_BYTES);
-        let default_retention_hours = self.whole("default_retention_hours", 24, 8_760);
+        let default_retention_hours = self.whole("default_retention_hours", 1, 8_760);
         let retention_ceiling_hours = self.whole("retention_ceiling_hours", 24, 8_760);
         let index = self.need("index", field::index_kind);
         let throttle = self.need("throttle", field::switch);

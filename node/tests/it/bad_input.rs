@@ -50,9 +50,9 @@ fn stream_rows() -> Vec<Row> {
         row("shards: none", Ask::Create(stream("t", 0)), INVALID, "shard_count", &["0 shards", "1 to 10000"]),
         row("shards: 10,001", Ask::Create(stream("t", 10_001)), INVALID, "shard_count", &["10001", "1 to 10000"]),
         row("shards: 2^32-1", Ask::Create(stream("t", u32::MAX)), INVALID, "shard_count", &["1 to 10000"]),
-        row("retention: 1 ms", kept(1), INVALID, "retention_ms", &["1 ms", "86400000 to 604800000"]),
-        row("retention: too long", kept(604_800_001), INVALID, "retention_ms", &["604800001", "86400000 to 604800000"]),
-        row("retention: 2^64-1", kept(u64::MAX), INVALID, "retention_ms", &["86400000 to 604800000"]),
+        row("retention: 1 ms", kept(1), INVALID, "retention_ms", &["1 ms", "3600000 to 604800000"]),
+        row("retention: too long", kept(604_800_001), INVALID, "retention_ms", &["604800001", "3600000 to 604800000"]),
+        row("retention: 2^64-1", kept(u64::MAX), INVALID, "retention_ms", &["3600000 to 604800000"]),
         row("record size: 1", sized(1), INVALID, "max_record_bytes", &["of 1 ", "4096 to 10485760"]),
         row(
             "record size: too large",

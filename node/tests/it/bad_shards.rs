@@ -13,7 +13,8 @@ const CLOSED: &str = "shardId-000000000000";
 const SECOND: &str = "shardId-000000000001";
 const THIRD: &str = "shardId-000000000002";
 const LAST: &str = "shardId-000000000003";
-const DAY: u64 = 86_400_000;
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
 
 const SHARD_CLOSED: (Code, R) = (Code::FailedPrecondition, R::ShardClosed);
 const LIMIT: (Code, R) = (Code::ResourceExhausted, R::LimitExceeded);
@@ -118,9 +119,9 @@ fn setting_rows() -> Vec<Row> {
         row("autoscale: backwards", bounds(5, 4), INVALID, "autoscale", &["5 to 4 shards", "ascending"]),
         row("autoscale: too many", bounds(1, 10_001), INVALID, "autoscale", &["1 to 10001 shards", "1 to 10000"]),
         row("update: nothing", update(0, None), INVALID, "retention_ms", &["nothing to change"]),
-        row("update: too short", update(DAY - 1, None), INVALID, "retention_ms", &["86400000 to 604800000"]),
-        row("update: too long", update(7 * DAY + 1, None), INVALID, "retention_ms", &["86400000 to 604800000"]),
-        row("update: 2^64-1", update(u64::MAX, None), INVALID, "retention_ms", &["86400000 to 604800000"]),
+        row("update: too short", update(HOUR - 1, None), INVALID, "retention_ms", &["3600000 to 604800000"]),
+        row("update: too long", update(7 * DAY + 1, None), INVALID, "retention_ms", &["3600000 to 604800000"]),
+        row("update: 2^64-1", update(u64::MAX, None), INVALID, "retention_ms", &["3600000 to 604800000"]),
     ]
 }
 

@@ -45,7 +45,7 @@ public class Kcl {
         var configs = new ConfigsBuilder(new SingleStreamTracker(arguments[2], start), "app", kinesis, dynamo, cloudwatch,
             "worker", Processor::new);
         var leases = configs.leaseManagementConfig();
-        leases.failoverTimeMillis(3000);
+        leases.failoverTimeMillis(10_000);
         leases.leasesRecoveryAuditorExecutionFrequencyMillis(3000);
         leases.workerUtilizationAwareAssignmentConfig().disableWorkerMetrics(true);
         var retrieval = configs.retrievalConfig();

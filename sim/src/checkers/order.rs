@@ -157,7 +157,7 @@ fn pipelines(history: &History) -> Vec<Violation> {
 fn consumers(history: &History) -> Vec<Violation> {
     let mut wrong = Vec::new();
     for child in history.reads.iter().filter(|read| read.how == ReadKind::Consumer) {
-        let facts = child.key.as_ref().and_then(|key| history.shard_facts(key));
+        let facts = history.certain(child.key.as_ref()).and_then(|view| view.facts.as_ref());
         let (Some(facts), Some(first)) = (facts, child.pages.first()) else { continue };
         let siblings = history.reads.iter().filter(|read| read.op == child.op && facts.parents.contains(&read.shard));
         for parent in siblings {

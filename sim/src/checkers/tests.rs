@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::{ALL, Bounds, Violation, check_all};
 use crate::history::{
     Admin, AdminDone, Call, ClientId, Corrupt, Failed, HashKey, HashRange, IteratorKind, Listing, Note, OpId, Order,
-    Outcome, Page, Payload, PutCall, Reason, Recorder, Returned, Seen, Sent, SequenceNumber, ShardFacts, Status,
-    StreamFacts, Via,
+    Outcome, Page, Payload, PutCall, Reason, Recorder, Returned, Seen, Sent, SequenceNumber, ShardFacts, ShardKey,
+    Status, StreamFacts, Via,
 };
 use braid_stream::Offset;
 
@@ -606,6 +606,62 @@ fn a_consumer_counts_what_it_missed() {
         script.recorder.received(op, shard.clone(), Page { records: records[..1].to_vec(), ..Page::default() });
         script.recorder.received(op, shard, Page { records: records[2..].to_vec(), missed, ..Page::default() });
         only(names, script.finish(&records));
+    }
+}
+
+#[test]
+fn a_shard_forgotten_before_the_final_reading_has_none() {
+    for (forgotten, names) in [(false, &["liveness"] as &[&str]), (true, &[])] {
+        let script = Script::new(1);
+        let (via, name) = (script.recorder.intern(NODE), script.stream.clone());
+        let streams =
+            vec![StreamFacts { name, status: Status::Active, open_shards: 1, retention_ms: 86_400_000, created_ms: 0 }];
+        script.recorder.note(Note::FinalStreams { via, streams });
+        if forgotten {
+            let (stream, shard) = (script.stream.clone(), script.recorder.intern(&shard_name(0)));
+            script.recorder.note(Note::FinalForgotten { stream, shard });
+        }
+        only(names, check_all(&script.recorder.take(), &script.bounds));
+    }
+}
+
+#[test]
+fn nothing_is_said_of_a_child_that_two_lives_of_a_stream_may_have_had() {
+    for lives in [1, 2] {
+        let script = Script::new(1);
+        let starting = SequenceNumber { created_s: CREATED_S + 7, arrival_s: 0, ..number(1, 0, 0) };
+        let child = |parents| {
+            let first = script.facts().remove(0);
+            let child = ShardFacts { name: script.recorder.intern(&shard_name(1)), parents, starting, ..first.clone() };
+            script.list_as(vec![first, child]);
+        };
+        child(vec![script.recorder.intern(&shard_name(0))]);
+        if lives == 2 {
+            script.delete("s");
+            script.create("s", 1, 0);
+        }
+        child(Vec::new());
+        let key = ShardKey::of(&script.stream, &starting);
+        assert_eq!(script.recorder.take().certain(Some(&key)).is_none(), lives == 2);
+    }
+}
+
+/// Seed 300002371: the child that was read was empty and never listed; a child of an earlier life had its name.
+#[test]
+fn whose_an_empty_reading_was_is_not_known_of_a_stream_with_two_lives() {
+    for lives in [1, 2] {
+        let script = Script::new(1);
+        if lives == 2 {
+            script.delete("s");
+            script.create("s", 1, 0);
+        }
+        let call = Call::Consume { stream: script.stream.clone(), kind: IteratorKind::TrimHorizon };
+        let op = script.recorder.invoke(ClientId(4), Via::Library, call);
+        script.recorder.returned(op, Returned::Begun);
+        let shard = script.recorder.intern(&shard_name(0));
+        script.recorder.received(op, shard, Page { ended: Some(Vec::new()), ..Page::default() });
+        let history = script.recorder.take();
+        assert_eq!(history.reads[0].key.is_some(), lives == 1);
     }
 }
 

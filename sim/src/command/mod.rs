@@ -6,6 +6,7 @@ pub mod mutants;
 pub mod run;
 pub mod shrink;
 pub mod tally;
+pub mod week;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -5,9 +5,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use braid_client::Reason;
 use braid_env::disk::sim::Survive;
 use braid_env::time;
 use braid_node::Node;
+use braid_proto::v1::DrainNodeRequest;
 use braid_stream::ids::{GroupId, NodeId};
 
 use super::links::Change;
@@ -207,7 +209,14 @@ impl Director {
                     self.state().replacing = None;
                     self.go_on(new, then);
                 }
-                Err(e) => self.tell(format!("node {new} does not replace node {old} yet: {e}")),
+                Err(e) => {
+                    self.tell(format!("node {new} does not replace node {old} yet: {e}"));
+                    // Somebody drains it meanwhile, which is no replacement then (seed 310000623).
+                    if e.reason() == Some(Reason::InvalidArgument) {
+                        let keep = DrainNodeRequest { node_id: new, cancel: true, dry_run: false };
+                        let _ = client.drain_node(keep).await;
+                    }
+                }
             }
         }
     }

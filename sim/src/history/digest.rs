@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     Admin, AdminDone, At, Call, ClientId, Event, Failed, IteratorKind, Listing, Note, OpId, Order, Outcome, Page,
-    PutCall, Returned, Seen, Sent, ShardFacts, ShardKey, ShardView, StreamFacts, Via, What,
+    PutCall, Returned, Seen, Sent, ShardKey, ShardView, StreamFacts, Via, What,
 };
 
 /// Everything a run's clients saw.
@@ -290,11 +290,6 @@ impl History {
         found
     }
 
-    /// The last known facts of a shard, by when they were asked for.
-    pub fn shard_facts(&self, key: &ShardKey) -> Option<&ShardFacts> {
-        self.shards.get(key).and_then(|view| view.facts.as_ref())
-    }
-
     pub fn read(&self, op: OpId) -> Option<&Read> {
         self.chains.get(&op).map(|nth| &self.reads[*nth])
     }
@@ -346,11 +341,14 @@ impl History {
         for key in views.keys() {
             by_name.entry((&key.stream, key.index)).or_default().push(key);
         }
+        // Of several lives, the one key that is known may be another's than the one that was read (seed 300002371).
+        let one_life = |stream: &Arc<str>| self.lives.get(stream).is_none_or(|life| life.creations.len() <= 1);
         for read in &mut self.reads {
             let first = read.pages.iter().find_map(|it| it.page.records.first());
             read.key = match first {
                 Some(seen) => Some(ShardKey::of(&read.stream, &seen.number)),
                 None => ShardKey::index_of(&read.shard)
+                    .filter(|_| one_life(&read.stream))
                     .and_then(|index| by_name.get(&(&*read.stream, index)))
                     .and_then(|keys| match keys[..] {
                         [one] => Some(one.clone()),

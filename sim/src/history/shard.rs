@@ -188,8 +188,10 @@ fn lives_that_may_be_two(history: &History, views: &BTreeMap<ShardKey, ShardView
         seen.entry((key.stream.clone(), key.created_s)).or_default().extend(acked.chain(read));
     }
     for (op, stream, listing) in history.listings() {
-        if let Some(facts) = listing.shards.first() {
-            let asked = (op.invoked, op.returned.unwrap_or(At::NEVER));
+        // Children too: they are younger than their parents by a second at least, and so may have a second that is yet to
+        // come, and that a child of the next life has as well.
+        let asked = (op.invoked, op.returned.unwrap_or(At::NEVER));
+        for facts in &listing.shards {
             seen.entry((stream.clone(), facts.starting.created_s)).or_default().push(asked);
         }
     }

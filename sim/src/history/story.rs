@@ -183,6 +183,7 @@ impl fmt::Display for Note {
                 write!(f, "{what} {how}, tried since {} ms: {last}", since_ns / 1_000_000)
             }
             Note::FinalStreams { via, streams } => write!(f, "{via} knows {} streams in the end", streams.len()),
+            Note::FinalForgotten { stream, shard } => write!(f, "{stream}/{shard} was forgotten before it was read"),
             Note::FinalRead { pass, stream, shard, complete, .. } => {
                 let how = if *complete { "whole" } else { "not to its end" };
                 write!(f, "final reading {pass} of {stream}/{shard}: {how}")

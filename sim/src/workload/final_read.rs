@@ -56,15 +56,29 @@ async fn twice(calls: NodeClient, node: usize, stream: Arc<str>, shard: Arc<str>
             };
             whole(&calls, node + pass as usize, &stream, &shard, &mut limit, until).await
         };
-        let Some((iterators, seen, complete)) = read else { return };
-        count = seen;
         let (stream, shard) = (stream.clone(), shard.clone());
-        calls.recorder.note(Note::FinalRead { pass, stream, shard, iterators, complete });
+        match read {
+            Whole::Read { iterators, records, complete } => {
+                count = records;
+                calls.recorder.note(Note::FinalRead { pass, stream, shard, iterators, complete });
+            }
+            Whole::Gone(Reason::ShardForgotten) => {
+                calls.recorder.note(Note::FinalForgotten { stream, shard });
+                return;
+            }
+            Whole::Gone(_) => return,
+        }
     }
 }
 
-/// Which iterators were used, how many records there were, and whether the tip was reached; `None` where
-/// the stream was deleted meanwhile, or the shard forgotten.
+/// What came of reading a shard.
+enum Whole {
+    /// The iterators that were used, how many records there were, and whether the tip was reached.
+    Read { iterators: Vec<OpId>, records: u64, complete: bool },
+    /// The stream was deleted meanwhile, or the shard forgotten.
+    Gone(Reason),
+}
+
 async fn whole(
     calls: &NodeClient,
     mut node: usize,
@@ -72,12 +86,12 @@ async fn whole(
     shard: &str,
     limit: &mut impl FnMut() -> u32,
     until: Instant,
-) -> Option<(Vec<OpId>, u64, bool)> {
-    let (mut kind, mut iterators, mut count) = (IteratorKind::TrimHorizon, Vec::new(), 0);
+) -> Whole {
+    let (mut kind, mut iterators, mut records) = (IteratorKind::TrimHorizon, Vec::new(), 0);
     while Instant::now() < until {
         let (iterator, mut token) = match calls.iterator(node, stream, shard, kind).await {
             Ok(begun) => begun,
-            Err(failed) if is_gone(&failed) => return None,
+            Err(failed) if is_gone(&failed) => return Whole::Gone(failed.reason),
             Err(_) => {
                 node += 1;
                 time::sleep(RETRY).await;
@@ -88,13 +102,13 @@ async fn whole(
         while Instant::now() < until {
             match calls.records(node, iterator, &token, limit()).await {
                 Ok((page, next)) => {
-                    count += page.records.len() as u64;
+                    records += page.records.len() as u64;
                     if let Some(last) = page.records.last() {
                         kind = IteratorKind::AfterSequence(last.number);
                     }
                     match next {
                         Some(next) if !page.records.is_empty() => token = next,
-                        _ => return Some((iterators, count, true)),
+                        _ => return Whole::Read { iterators, records, complete: true },
                     }
                 }
                 Err(failed) if matches!(failed.reason, Reason::Throttled) => time::sleep(RETRY).await,
@@ -104,7 +118,7 @@ async fn whole(
                     time::sleep(RETRY).await;
                     break;
                 }
-                Err(failed) if is_gone(&failed) => return None,
+                Err(failed) if is_gone(&failed) => return Whole::Gone(failed.reason),
                 // Deleted since: so says a new iterator.
                 Err(failed) if failed.refused && failed.reason == Reason::ShardNotFound => {
                     time::sleep(RETRY).await;
@@ -117,7 +131,7 @@ async fn whole(
             }
         }
     }
-    Some((iterators, count, false))
+    Whole::Read { iterators, records, complete: false }
 }
 
 fn is_gone(failed: &Failed) -> bool {

@@ -273,8 +273,10 @@ proptest! {
 /// Three nodes in three zones (and a fourth in the third's), two groups, a stream of four shards.
 fn sample() -> Catalog {
     let mut catalog = Catalog::new();
+    // As the golden checkpoints have it.
+    let settings = Settings { retention_ms_min: RETENTION_MS_DEFAULT, ..Settings::default() };
     for command in [
-        init(Settings::default()),
+        init(settings),
         put_node(1, 11, "a"),
         put_node(2, 12, "b"),
         put_node(3, 13, "c"),
@@ -509,7 +511,7 @@ fn retention_and_shards_have_bounds() {
     for (shards, retention_ms) in [
         (0, RETENTION_MS_DEFAULT),
         (SHARDS_PER_STREAM_MAX + 1, RETENTION_MS_DEFAULT),
-        (1, RETENTION_MS_MIN - 1),
+        (1, RETENTION_MS_DEFAULT - 1),
         (1, RETENTION_MS_MAX + 1),
     ] {
         let refused = catalog.apply(&create_stream("new", shards, retention_ms));
