@@ -47,10 +47,7 @@ async fn clients_go_on_while_nodes_are_killed(python: &str) -> Result<(), Failed
     for node in 0..NODES {
         tokio::time::sleep(BETWEEN).await;
         // Each node in turn: each leads a third of the groups.
-        cluster.kill(node);
-        tokio::time::sleep(BETWEEN).await;
-        cluster.start_node(node);
-        cluster.serving(&[0, 1, 2]).await;
+        cluster.restart(&[node], BETWEEN).await;
     }
     tokio::time::sleep(BETWEEN).await;
     // The end of its input is what ends it.

@@ -107,6 +107,18 @@ impl Cluster {
         child.wait().expect("a killed process ends");
     }
 
+    /// `kill -9` of `nodes`, all at once; they stay down for `down`, are started again, and all nodes serve.
+    pub async fn restart(&mut self, nodes: &[usize], down: Duration) {
+        for &node in nodes {
+            self.kill(node);
+        }
+        tokio::time::sleep(down).await;
+        for &node in nodes {
+            self.start_node(node);
+        }
+        self.serving(&[0, 1, 2]).await;
+    }
+
     /// The memory that node `i` has resident, in bytes.
     pub fn resident_bytes(&self, i: usize) -> u64 {
         let id = self.children[i].as_ref().expect("the node runs").id();

@@ -115,10 +115,7 @@ pub async fn run(binary: &Path, duration: Duration, kills: bool) -> Vec<Measured
     let from = Instant::now();
     for node in (0..NODES).filter(|_| kills) {
         tokio::time::sleep_until((from + duration / 4 * (node as u32 + 1) - DOWN).into()).await;
-        cluster.kill(node);
-        tokio::time::sleep(DOWN).await;
-        cluster.start_node(node);
-        cluster.serving(&[0, 1, 2]).await;
+        cluster.restart(&[node], DOWN).await;
     }
     let to = from + duration;
     tokio::time::sleep_until(to.into()).await;

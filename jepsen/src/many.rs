@@ -75,18 +75,10 @@ pub async fn run(binary: &Path, shards: u32, rounds: usize, duration: Duration) 
         rates.push((few, bench(binary, &cluster, MANY, duration, &[]).await));
     }
     let from = Instant::now();
-    cluster.kill(0);
-    cluster.start_node(0);
-    cluster.serving(&[0, 1, 2]).await;
+    cluster.restart(&[0], Duration::ZERO).await;
     let restart_of_one = from.elapsed();
     let from = Instant::now();
-    for node in 0..NODES {
-        cluster.kill(node);
-    }
-    for node in 0..NODES {
-        cluster.start_node(node);
-    }
-    cluster.serving(&[0, 1, 2]).await;
+    cluster.restart(&[0, 1, 2], Duration::ZERO).await;
     let restart_of_all = from.elapsed();
     Report { creation, describe, list, listed, memory, rates, written, restart_of_one, restart_of_all }
 }

@@ -71,10 +71,7 @@ pub async fn run(binary: &Path, plan: Plan) -> Report {
         tokio::time::sleep_until((began + next).into()).await;
         let node = random::below(NODES as u64) as usize;
         kills.push(Instant::now());
-        cluster.kill(node);
-        tokio::time::sleep(Duration::from_millis(random::below(DOWN_MS))).await;
-        cluster.start_node(node);
-        cluster.serving(&[0, 1, 2]).await;
+        cluster.restart(&[node], Duration::from_millis(random::below(DOWN_MS))).await;
     }
     tokio::time::sleep_until((began + plan.duration).into()).await;
     let changes = resharding.stop().await;

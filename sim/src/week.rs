@@ -2,8 +2,8 @@
 //! default. A record every ten seconds; the retention is changed on the way. Every six hours a node loses its power, and in
 //! between another's wall clock is a day wrong for an hour.
 //!
-//! What it looks at every hour: the oldest record that can be read, which must be neither past its retention by more
-//! than a trim takes, nor the first of those that are not; and how many bytes each node's disk holds.
+//! What it looks at every hour: the oldest record that can be read, which must not be past its retention by more than a
+//! trim takes; the one before it, which must be past its retention; and how many bytes each node's disk holds.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -6,6 +6,7 @@
 //!
 //! Pure. Not here: the bytes (`aggregate.rs`).
 
+use std::iter;
 use std::sync::Arc;
 
 use braid_proto::v1;
@@ -64,15 +65,15 @@ impl<T> Pack<'_, T> {
     }
 
     /// What its verdict says about each of its records.
-    pub fn each(&self, verdict: Verdict) -> Vec<Verdict> {
-        let of = |record: &Pending<T>| match &verdict {
+    pub fn each(&self, verdict: Verdict) -> impl Iterator<Item = Verdict> {
+        let verdicts = iter::repeat_n(verdict, self.records.len());
+        self.records.iter().zip(verdicts).map(|(record, verdict)| match &verdict {
             Verdict::Acked { shard, .. } if shard != self.shard && record.hash != self.records[0].hash => {
                 let why = format!("it was appended in an aggregate that went to {shard} instead of {}", self.shard);
                 Verdict::Unknown { why }
             }
-            verdict => verdict.clone(),
-        };
-        self.records.iter().map(of).collect()
+            _ => verdict,
+        })
     }
 }
 
@@ -114,7 +115,7 @@ mod tests {
             SequenceNumber { created_s: 1, shard_index: 0, offset: braid_stream::Offset(0), arrival_s: 2 };
         let acked = |shard: &Arc<str>| {
             let verdicts = pack.each(Verdict::Acked { shard: Arc::clone(shard), sequence_number });
-            verdicts.iter().map(|it| matches!(it, Verdict::Acked { .. })).collect::<Vec<_>>()
+            verdicts.map(|it| matches!(it, Verdict::Acked { .. })).collect::<Vec<_>>()
         };
         assert_eq!(acked(&believed), [true, true, true]);
         assert_eq!(acked(&other), [true, false, true]);

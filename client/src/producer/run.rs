@@ -290,12 +290,12 @@ async fn send(client: Client, group: u32, request: v1::PutRecordsRequest) -> Ans
 
 fn verdicts_on(batch: &Batch<Ticket>, answer: Answer, client: &Client, aggregate: Option<usize>) -> Vec<Verdict> {
     let count = batch.records.len();
+    let packs = packs(batch, aggregate);
     match answer {
-        Ok(answer) if answer.records.len() == packs(batch, aggregate).len() => {
+        Ok(answer) if answer.records.len() == packs.len() => {
             for result in &answer.records {
                 client.nodes().learn_leader(batch.group, &result.leader_address);
             }
-            let packs = packs(batch, aggregate);
             packs.iter().zip(answer.records).flat_map(|(pack, result)| pack.each(verdict_on(result))).collect()
         }
         Ok(answer) => {
