@@ -16,6 +16,9 @@ pub const BOUND: Duration = Duration::from_secs(90);
 /// Nodes of a cluster.
 pub const NODES: usize = 3;
 
+/// What /proc counts processor time in: on Linux, whatever the kernel's own timer is.
+const TICKS_PER_S: u64 = 100;
+
 /// A running cluster, and the files that it lives in.
 pub struct Cluster {
     binary: PathBuf,
@@ -126,6 +129,16 @@ impl Cluster {
         let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:")).expect("a running process has it");
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of KiB");
         kib * 1024
+    }
+
+    /// The processor time that node `i` has used, in user and kernel mode.
+    pub fn cpu(&self, i: usize) -> Duration {
+        let id = self.children[i].as_ref().expect("the node runs").id();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a process of ours");
+        // The second field is the program's name in brackets; of those after it, the 12th and 13th are these (proc(5)).
+        let fields = stat.rsplit(')').next().expect("a name in brackets").split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|it| it.parse::<u64>().expect("a number of ticks")).sum();
+        Duration::from_millis(ticks * 1_000 / TICKS_PER_S)
     }
 
     /// Waits until each of `nodes` says that it is ready and every group has a leader.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use braid_jepsen::limits::Measured;
-use braid_jepsen::{limits, many, soak};
+use braid_jepsen::{faces, limits, many, soak};
 use clap::Parser;
 use comfy_table::{Table, presets};
 
@@ -41,6 +41,15 @@ enum Command {
     Limits {
         /// How long each run counts
         #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// The same PutRecords by gRPC and by the Kinesis API, in JSON and in CBOR
+    Faces {
+        /// Rounds of each
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// How long each round counts
+        #[arg(long, default_value_t = 8)]
         seconds: u64,
     },
     /// Very many shards in one stream, beside a stream of ten
@@ -76,6 +85,10 @@ async fn main() -> ExitCode {
             let duration = Duration::from_secs(seconds);
             let calm = limits::run(&binary, duration, false).await;
             tell_limits(&calm, &limits::run(&binary, duration, true).await);
+            true
+        }
+        Command::Faces { rounds, seconds } => {
+            tell_faces(&faces::run(&binary, rounds, Duration::from_secs(seconds)).await);
             true
         }
         Command::Many { shards, rounds, seconds } => {
@@ -145,6 +158,44 @@ fn tell_limits(calm: &[Measured], killed: &[Measured]) {
             ms(measured.silent),
             format!("{:.2} %", 100.0 * share * served),
             format!("{:.2}", measured.burst_s),
+        ]);
+    }
+    println!("{rows}");
+}
+
+fn tell_faces(measured: &[faces::Measured]) {
+    let median = |mut of: Vec<f64>| {
+        of.sort_unstable_by(f64::total_cmp);
+        of[of.len() / 2]
+    };
+    let mut rows = table(&[
+        "PutRecords of 500 × 1 KiB by",
+        "body, KiB",
+        "records/s in each round",
+        "median",
+        "to gRPC",
+        "median of a call, ms",
+        "nodes' CPU s for 1,000,000 records",
+        "to gRPC",
+    ]);
+    let mut first = None;
+    for face in faces::Face::ALL {
+        let of = |what: fn(&faces::Measured) -> f64| {
+            measured.iter().filter(|it| it.face == face).map(what).collect::<Vec<f64>>()
+        };
+        let rates = of(|it| it.records_per_s);
+        let (rate, cpu) = (median(rates.clone()), median(of(|it| it.node_cpu_s)));
+        let (to_rate, to_cpu) = *first.get_or_insert((rate, cpu));
+        let rates: Vec<String> = rates.iter().map(|it| format!("{it:.0}")).collect();
+        rows.add_row([
+            face.name().to_string(),
+            format!("{:.0}", median(of(|it| it.body_bytes as f64 / 1_024.0))),
+            rates.join(", "),
+            format!("{rate:.0}"),
+            format!("{:.2}", rate / to_rate),
+            format!("{:.1}", median(of(|it| it.call.as_secs_f64() * 1_000.0))),
+            format!("{cpu:.1}"),
+            format!("{:.2}", cpu / to_cpu),
         ]);
     }
     println!("{rows}");
