@@ -270,4 +270,6 @@ bugs! {
         "a connection between two nodes that leads nowhere, and none but heartbeats on it";
     ReplacedOnce "replaced-once" Raft "a voter of the catalog whose successor was replaced too is counted beside its successor's successor",
         "a node that is replacing another is lost itself before the catalog's membership has settled";
+    UnheardIsAbsent "unheard-is-absent" Read "a node that has not heard of a stream or shard says that there is none, without asking whether it is up to date",
+        "a stream is created, or a shard split, while a node hears nothing of the catalog's leader and is asked";
 }

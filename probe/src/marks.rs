@@ -181,6 +181,7 @@ marks! {
     PredecessorRefused "api.predecessor_refused" Reachable "a record is refused for the one before it";
     IteratorExpired "api.iterator_expired" Reachable "an iterator is too old";
     ElectionAwaited "route.election_awaited" Reachable "a call waits for an election";
+    CatalogBehind "route.catalog_behind" Reachable "a node says that its catalog is behind, not that something is not there";
     CatalogAwaited "route.catalog_awaited" Sometimes "a call waits for a stream to become known";
     LeaderGuessed "route.leader_guessed" Reachable "a call is sent to a replica in turn";
     PutHeld "api.put_held" Reachable "records that a closed shard refused wait for its children";

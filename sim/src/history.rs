@@ -22,7 +22,9 @@ pub use braid_proto::v1::ErrorReason as Reason;
 pub use braid_stream::{HashKey, HashRange, IteratorKind, SequenceNumber};
 
 pub use crate::payload::{Corrupt, Payload};
-pub use digest::{AdminOp, Appearance, Attempt, FinalPass, History, Life, PageRead, Place, Put, Read, ReadKind, Value};
+pub use digest::{
+    AdminOp, Appearance, Attempt, Denial, FinalPass, History, Life, PageRead, Place, Put, Read, ReadKind, Value,
+};
 pub use shard::{Ack, ShardKey, ShardView};
 
 /// Virtual nanoseconds since the run began.

@@ -25,7 +25,7 @@ use crate::read::subscribe::{Event, Interrupted, subscribe};
 use crate::read::{Budget, Extent, GroupReader, ReadError};
 use crate::replication::ProposeError;
 use crate::routing::forward::request;
-use crate::routing::{CATALOG_WAIT, RouteError, Router, StreamRoutes};
+use crate::routing::{RouteError, Router, StreamRoutes};
 use crate::throttle::ShardFacts;
 
 /// How long a leader may take to make sure that it leads; a round trip to another zone, unless it
@@ -114,10 +114,10 @@ impl Service {
                 return Err(ApiError::invalid("limit", why));
             }
         };
-        let routes = self.router.stream_of(token.shard).map_err(|error| match error {
+        let routes = self.router.stream_with(token.shard).await.map_err(|error| match error {
             RouteError::NoShard(shard) => ApiError::NoSuchShardName(format!(
-                "the stream of this iterator (id {}) does not exist: it was deleted since",
-                shard.stream
+                "the shard of this iterator (index {} of stream id {}) does not exist: its stream was deleted since",
+                shard.index, shard.stream
             )),
             error => error.into(),
         })?;
@@ -151,7 +151,15 @@ impl Service {
         let reader = self.reader(subject)?;
         let failed = |error| self.read_failed(subject.group, error);
         let caught_up = reader.group.has_caught_up();
-        let extent = reader.extent(subject.shard).map_err(failed)?;
+        let extent = match reader.extent(subject.shard) {
+            // A leader of a moment ago may not have applied yet that the shard was opened.
+            Err(ReadError::NoSuchShard(_)) => {
+                self.confirm(&reader).await?;
+                reader.extent(subject.shard)
+            }
+            found => found,
+        };
+        let extent = extent.map_err(failed)?;
         let facts = facts(subject, &extent, caught_up);
         self.throttle.admit_read(&reader.group, &facts).map_err(ApiError::Throttled)?;
         self.confirm(&reader).await?;
@@ -262,16 +270,13 @@ impl Service {
         })))
     }
 
-    /// A shard by its name. One that another node has just told of may be on its way here: waits for it a little.
+    /// A shard by its name.
     async fn subject_named(&self, routes: Arc<StreamRoutes>, name: &str) -> Result<Subject, ApiError> {
-        let unknown = match wire::shard_id(&routes, name) {
-            Ok(shard) => return subject(&routes, shard),
-            Err(error) => error,
-        };
-        let Ok(shard) = ShardId::parse(routes.stream.id, name) else { return Err(unknown) };
-        match self.router.routes_with(shard, &[shard.index], Instant::now() + CATALOG_WAIT).await {
-            Some(newer) => subject(&newer, shard),
-            None => Err(unknown),
+        let shard = ShardId::parse(routes.stream.id, name).map_err(|e| ApiError::invalid("shard_id", e))?;
+        match self.router.stream_with(shard).await {
+            Ok(newer) => subject(&newer, shard),
+            Err(RouteError::NoShard(_)) => Err(wire::no_shard(&routes, shard)),
+            Err(error) => Err(error.into()),
         }
     }
 

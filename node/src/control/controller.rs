@@ -86,7 +86,7 @@ impl Controller {
         loop {
             changed.borrow_and_update();
             self.learn_nodes(&catalog);
-            moved_away::carry_out(&catalog, &self.groups, &self.links, &self.options, &self.stored).await;
+            moved_away::carry_out(&catalog, &self.groups, &self.options, &self.stored).await;
             self.open_replicas(&catalog).await;
             let mut again = false;
             if catalog.is_leader() {

@@ -17,7 +17,7 @@ pub use controller::{Controller, NewCluster};
 pub use forget::Forgetting;
 pub use identity::LocalNode;
 pub use membership::{Membership, Seed};
-pub(crate) use remote::{on_catalog_index, on_propose};
+pub(crate) use remote::on_propose;
 
 use braid_stream::catalog::Addresses;
 use braid_stream::catalog_command::{CatalogCommand, PutNode};

@@ -17,9 +17,7 @@ use braid_env::disk;
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_stream::ids::{GroupId, NodeId};
 
-use super::remote;
 use crate::index::RecordIndex;
-use crate::peer::Links;
 use crate::replication::{CatalogHandle, GroupOptions, Groups};
 
 /// What a group's directory is called before it is removed: its number, and this.
@@ -51,18 +49,12 @@ impl Stored {
 }
 
 /// Forgets what can be forgotten now.
-pub async fn carry_out(
-    catalog: &CatalogHandle,
-    groups: &Groups,
-    links: &Links,
-    options: &GroupOptions,
-    stored: &Stored,
-) {
-    let me = NodeId(links.directory().me().node);
+pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, options: &GroupOptions, stored: &Stored) {
+    let me = NodeId(options.links.directory().me().node);
     let left = |group: &GroupId| *group != GroupId::CATALOG && catalog.state(|c| c.has_left(me, *group));
     let open = groups.all().into_iter().map(|replica| replica.id());
     let candidates: BTreeSet<GroupId> = stored.lock().iter().copied().chain(open).filter(left).collect();
-    if candidates.is_empty() || !sure(catalog, links).await {
+    if candidates.is_empty() || !sure(catalog).await {
         return;
     }
     let candidates: Vec<GroupId> = candidates.into_iter().filter(left).collect();
@@ -72,7 +64,7 @@ pub async fn carry_out(
             replica.shutdown().await;
         }
     }
-    if !sure(catalog, links).await {
+    if !sure(catalog).await {
         return;
     }
     let dir = options.data_dir.join("groups");
@@ -88,8 +80,8 @@ pub async fn carry_out(
     }
 }
 
-async fn sure(catalog: &CatalogHandle, links: &Links) -> bool {
-    planted(Bug::ForgottenOnBelief) || remote::is_current(catalog, links).await
+async fn sure(catalog: &CatalogHandle) -> bool {
+    planted(Bug::ForgottenOnBelief) || catalog.is_current().await
 }
 
 async fn remove(group: GroupId, groups_dir: &Path, index: &dyn RecordIndex) -> Result<(), String> {

@@ -5,7 +5,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use braid_env::time;
 use braid_proto::peer::Kind;
 use braid_stream::catalog::{CatalogError, CatalogReply};
 use braid_stream::catalog_command::CatalogCommand;
@@ -19,9 +18,6 @@ use crate::replication::{CatalogHandle, Groups, ProposeError};
 
 /// A leader answers after a majority's fsync; a command of thousands of shards takes its time.
 const DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long it may take to find out whether the catalog here is as new as its leader's.
-const CURRENT: Duration = Duration::from_secs(2);
 
 /// Why no leader took the command, as far as is known.
 #[derive(Debug)]
@@ -117,36 +113,6 @@ pub async fn propose_to_catalog(
     let leader = catalog.leader().ok_or_else(|| refused("no leader is known".into()))?;
     let asked = links.call(leader.0, Lane::Control, group.0, Kind::Propose, command.encode(), DEADLINE).await;
     asked.map(drop).map_err(|e| refused(format!("node {leader}: {e}")))
-}
-
-/// Whether this node's catalog has everything that was acknowledged before the call.
-pub async fn is_current(catalog: &CatalogHandle, links: &Links) -> bool {
-    if catalog.is_leader() {
-        return matches!(time::timeout(CURRENT, catalog.ensure_linearizable()).await, Ok(Ok(_)));
-    }
-    let Some(leader) = catalog.leader() else { return false };
-    let group = GroupId::CATALOG.0;
-    let asked = links.call(leader.0, Lane::Control, group, Kind::CatalogIndex, Bytes::new(), CURRENT).await;
-    let Some(index) = asked.ok().and_then(|body| body[..].try_into().map(u64::from_le_bytes).ok()) else {
-        return false;
-    };
-    let mut applied = catalog.applied();
-    let reached = async move {
-        while *applied.borrow_and_update() < index {
-            if applied.changed().await.is_err() {
-                return false;
-            }
-        }
-        true
-    };
-    time::timeout(CURRENT, reached).await.unwrap_or(false)
-}
-
-/// The receiving end of [`is_current`].
-pub(crate) async fn on_catalog_index(groups: &Groups) -> Result<Bytes, String> {
-    let catalog = groups.catalog().ok_or("the catalog is not open here")?;
-    let index = catalog.ensure_linearizable().await.map_err(|e| e.to_string())?;
-    Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
 }
 
 /// The receiving end: proposes what a peer sent. The error says why nothing is known to be applied.

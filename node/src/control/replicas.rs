@@ -64,7 +64,7 @@ async fn step(catalog: &CatalogHandle, replica: &Arc<GroupReplica>, links: &Link
     }
     // The voters may be as a newer catalog wants them than the one here: one that left would be a voter again while it
     // forgets what it has. Asked for after the voters were looked at.
-    if !planted(Bug::ChangedOnBelief) && !remote::is_current(catalog, links).await {
+    if !planted(Bug::ChangedOnBelief) && !catalog.is_current().await {
         return Ok(Step::Awaited);
     }
     shall = wanted(catalog, group, &now);

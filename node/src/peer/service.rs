@@ -26,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::{self, NodeClock};
-use crate::control::{Membership, on_catalog_index, on_propose};
+use crate::control::{Membership, on_propose};
 use crate::replication::{GroupReplica, Groups, RaftHandle, wire};
 
 use super::directory::{Directory, NotHeard};
@@ -263,7 +263,7 @@ async fn answer(replica: &GroupReplica, groups: &Groups, frame: &PeerFrame) -> R
         }
         Kind::MayLead => replica.may_lead().map(|()| Bytes::new()),
         Kind::Propose => on_propose(groups, frame.group, frame.body.clone()).await,
-        Kind::CatalogIndex => on_catalog_index(groups).await,
+        Kind::CatalogIndex => groups.catalog().ok_or("the catalog is not open here")?.index_told().await,
         kind => Err(format!("{} is not a request", kind.as_str_name())),
     }
 }

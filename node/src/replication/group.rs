@@ -14,8 +14,6 @@ use braid_env::{task, time};
 use braid_log::{Entry as LogEntry, Log, ReadError};
 use braid_probe::{Bug, Mark, always, planted, reachable, sometimes};
 use braid_proto::peer::Kind;
-use braid_stream::catalog::{Catalog, CatalogError, CatalogReply};
-use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::command::GroupCommand;
 use braid_stream::group::{Applied, Group};
 use braid_stream::ids::{GroupId, NodeId, ShardId};
@@ -220,6 +218,11 @@ impl GroupReplica {
         self.replica.applied()
     }
 
+    /// The other nodes.
+    pub(super) fn links(&self) -> &Links {
+        &self.links
+    }
+
     /// Where the replica stands.
     pub fn status(&self) -> GroupStatus {
         let metrics = self.raft.metrics();
@@ -251,7 +254,7 @@ impl GroupReplica {
     }
 
     /// Proposes one encoded command and waits until it is applied here.
-    async fn propose_bytes(&self, bytes: Bytes) -> Result<Reply, ProposeError> {
+    pub(super) async fn propose_bytes(&self, bytes: Bytes) -> Result<Reply, ProposeError> {
         match self.raft.client_write(Proposal(bytes)).await {
             Ok(response) => {
                 braid_probe::acknowledged(self.id().0, response.log_id.index);
@@ -547,59 +550,8 @@ impl GroupHandle {
     }
 }
 
-/// The catalog's replica on this node. Cheap to clone.
-#[derive(Clone)]
-pub struct CatalogHandle(Arc<GroupReplica>);
-
-impl CatalogHandle {
-    pub(super) fn new(replica: Arc<GroupReplica>) -> CatalogHandle {
-        CatalogHandle(replica)
-    }
-
-    /// Who leads the catalog, as far as this replica knows.
-    pub fn leader(&self) -> Option<NodeId> {
-        self.0.leader()
-    }
-
-    /// Whether this replica leads the catalog.
-    pub fn is_leader(&self) -> bool {
-        self.0.is_leader()
-    }
-
-    /// Proposes a command. The inner error is the catalog's own refusal.
-    pub async fn propose(&self, command: CatalogCommand) -> Result<Result<CatalogReply, CatalogError>, ProposeError> {
-        match self.0.propose_bytes(command.encode()).await? {
-            Reply::Catalog(answer) => Ok(answer),
-            reply => panic!("a catalog command was answered with {reply:?}"),
-        }
-    }
-
-    /// Looks at the applied state, under a short lock.
-    pub fn state<R>(&self, f: impl FnOnce(&Catalog) -> R) -> R {
-        self.0.with_state(|state| match state {
-            State::Catalog(catalog) => f(catalog),
-            State::Data(_) => unreachable!("the catalog's handle"),
-        })
-    }
-
-    /// The applied log index, and a wake-up whenever it moves.
-    pub fn applied(&self) -> watch::Receiver<u64> {
-        self.0.applied()
-    }
-
-    /// See [`GroupHandle::ensure_linearizable`].
-    pub async fn ensure_linearizable(&self) -> Result<u64, ProposeError> {
-        linearizable(&self.0).await
-    }
-
-    /// The replica itself, for control and maintenance.
-    pub fn replica(&self) -> &Arc<GroupReplica> {
-        &self.0
-    }
-}
-
 /// A lease that openraft checks when it answers, else a round of heartbeats: never on belief.
-async fn linearizable(group: &GroupReplica) -> Result<u64, ProposeError> {
+pub(super) async fn linearizable(group: &GroupReplica) -> Result<u64, ProposeError> {
     // A follower helps to elect another leader when the lease is over by its own clock, which may be the faster one.
     let lease = group.raft.config().election_timeout_max * 9 / 10;
     let by_lease = LinearizerOption::new(Some(Duration::from_millis(lease)), false).with_wait_timeout(Duration::ZERO);

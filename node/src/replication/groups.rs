@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use braid_stream::ids::GroupId;
 
-use super::group::{CatalogHandle, GroupHandle, GroupReplica};
+use super::catalog::CatalogHandle;
+use super::group::{GroupHandle, GroupReplica};
 
 /// See the module's documentation.
 #[derive(Default)]

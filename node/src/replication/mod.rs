@@ -13,6 +13,7 @@
 //! Invariant: no type of openraft leaves this module but [`RaftHandle`] and its ids, which the
 //! peer service needs to hand messages in.
 
+mod catalog;
 mod group;
 mod groups;
 mod log_store;
@@ -29,7 +30,8 @@ pub(crate) mod wire;
 
 use bytes::Bytes;
 
-pub use group::{CatalogHandle, GroupHandle, GroupReplica, GroupStatus, ProposeError, ReplicaStatus, Transfer};
+pub use catalog::CatalogHandle;
+pub use group::{GroupHandle, GroupReplica, GroupStatus, ProposeError, ReplicaStatus, Transfer};
 pub use groups::Groups;
 pub use open::{GroupOptions, OpenError, open_group};
 pub use proposer::AppendOutcome;

@@ -29,8 +29,7 @@ use braid_transport::ClientTls;
 
 use crate::control::Membership;
 use crate::replication::{CatalogHandle, GroupHandle, Groups, ProposeError};
-use braid_proto::v1::DescribeStreamRequest;
-use forward::{CallError, Channels};
+use forward::Channels;
 use leaders::LeaderHints;
 
 /// How long a request waits for a group to elect a leader: longer than an election usually takes,
@@ -42,7 +41,7 @@ const CONFIRM: Duration = Duration::from_secs(2);
 
 /// How long a stream or a shard that this node has not heard of may still be on its way here: a follower
 /// learns what was committed with the next heartbeat, 250 ms by default.
-pub const CATALOG_WAIT: Duration = Duration::from_millis(600);
+const CATALOG_WAIT: Duration = Duration::from_millis(600);
 
 /// Between two looks for a leader; an election takes a hundred times as long.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -203,34 +202,53 @@ impl Router {
         Ok(routes)
     }
 
-    /// A stream that serves reads and writes. One that another node has just created may be on its
-    /// way here: waits for it a little. "No such stream" is only said where the catalog's leader says so:
-    /// a client takes it for final.
+    /// A stream that serves reads and writes.
     pub async fn serving_stream(&self, name: &StreamName) -> Result<Arc<StreamRoutes>, RouteError> {
+        let look = || match self.stream(name)? {
+            routes if routes.is_serving() => Ok(routes),
+            routes => Err(RouteError::NotServing(name.clone(), routes.stream.status)),
+        };
+        self.certainly(look).await
+    }
+
+    /// The stream that has the shard, open, closed or forgotten.
+    pub async fn stream_with(&self, shard: ShardId) -> Result<Arc<StreamRoutes>, RouteError> {
+        let look = || {
+            let routes = self.stream_of(shard)?;
+            let had = routes.shard(shard).is_some() || routes.has_forgotten(shard);
+            if had { Ok(routes) } else { Err(RouteError::NoShard(shard)) }
+        };
+        self.certainly(look).await
+    }
+
+    /// What `look` finds in this node's catalog. What another node has just told of may be on its way here: waits for it
+    /// a little. What it is refused with is only said once the catalog is known to have everything that was
+    /// acknowledged before: clients take "there is no such stream" and "no such shard" for final.
+    async fn certainly<T>(&self, look: impl Fn() -> Result<T, RouteError>) -> Result<T, RouteError> {
         let until = Instant::now() + CATALOG_WAIT;
-        let mut confirmed = false;
+        let mut certain = false;
         loop {
             // Subscribed before looking, so that no change falls between the two.
             let catalog = self.catalog()?;
             let mut changed = catalog.applied();
-            let refused = match self.stream(name) {
-                Ok(routes) if routes.is_serving() => return Ok(routes),
-                Ok(routes) => RouteError::NotServing(name.clone(), routes.stream.status),
-                Err(error) => error,
+            let refused = match look() {
+                Ok(found) => return Ok(found),
+                Err(refused) => refused,
             };
             sometimes!(!catalog.is_leader(), Mark::CatalogAwaited);
-            if confirmed {
+            if certain {
                 return Err(refused);
             }
             if catalog.is_leader() {
                 self.confirm_catalog().await?;
-                confirmed = true;
+                certain = true;
             } else if time::timeout_at(until, changed.changed()).await.is_err() {
-                if matches!(refused, RouteError::NoStream(_)) && self.exists(name).await? {
+                certain = planted(Bug::UnheardIsAbsent) || catalog.is_current().await;
+                if !certain {
                     // This node is behind, and can't say by how much.
+                    reachable!(Mark::CatalogBehind);
                     return Err(RouteError::NoLeader(GroupId::CATALOG));
                 }
-                return Err(refused);
             }
         }
     }
@@ -282,21 +300,7 @@ impl Router {
         }
     }
 
-    /// Whether the catalog's leader knows the stream; an error when it does not say.
-    async fn exists(&self, name: &StreamName) -> Result<bool, RouteError> {
-        let unknown = || RouteError::NoLeader(GroupId::CATALOG);
-        let address = self.leader_address(GroupId::CATALOG).ok_or_else(unknown)?;
-        let message = DescribeStreamRequest { stream_name: name.as_str().to_string() };
-        let request = forward::request(message, Some(Instant::now() + CONFIRM));
-        let asked = self.channels.call(&address, |mut leader| async move { leader.describe_stream(request).await });
-        match time::timeout(CONFIRM, asked).await {
-            Ok(Ok(_)) => Ok(true),
-            Ok(Err(CallError::Failed(status))) if status.code() == tonic::Code::NotFound => Ok(false),
-            Ok(Err(_)) | Err(_) => Err(unknown()),
-        }
-    }
-
-    /// The stream that has the shard, by the shard's id, as for an iterator.
+    /// The stream of the shard, as this node knows it now.
     pub fn stream_of(&self, shard: ShardId) -> Result<Arc<StreamRoutes>, RouteError> {
         let name = self.catalog()?.state(|c| c.stream_by_id(shard.stream).map(|it| it.name.clone()));
         self.stream(&name.ok_or(RouteError::NoShard(shard))?)

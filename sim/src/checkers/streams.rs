@@ -2,10 +2,11 @@
 //!
 //! In the end, as every node tells it: what was created (and certainly not deleted) is there, ACTIVE, as it
 //! was asked for; what was deleted (and certainly not created again) is gone; what nobody may have created
-//! was never there. And a stream whose creation was acknowledged is never called unknown.
+//! was never there. And a stream whose creation was acknowledged is never called unknown, by no call of any kind, nor
+//! is a shard that was listed.
 
 use super::{Bounds, Checker, Violation};
-use crate::history::{Admin, AdminDone, AdminOp, At, History, Note, Reason, Status, StreamFacts};
+use crate::history::{Admin, AdminDone, AdminOp, At, Denial, History, Note, Reason, Status, StreamFacts};
 
 pub const CHECKER: Checker = Checker {
     name: "streams",
@@ -14,7 +15,7 @@ pub const CHECKER: Checker = Checker {
 };
 
 pub fn check(history: &History, bounds: &Bounds) -> Vec<Violation> {
-    let mut wrong = unknown_although_created(history);
+    let mut wrong = unknown_although_there(history);
     for (at, note) in history.notes() {
         let Note::FinalStreams { via, streams } = note else { continue };
         for name in history.stream_names() {
@@ -79,31 +80,35 @@ fn judge(history: &History, bounds: &Bounds, name: &str, found: Option<&StreamFa
     }
 }
 
-fn unknown_although_created(history: &History) -> Vec<Violation> {
-    let mut wrong = Vec::new();
-    for look in &history.admin {
-        let (Admin::Describe { stream } | Admin::ListShards { stream } | Admin::ListOpen { stream, .. }) = &look.call
-        else {
-            continue;
-        };
-        let Some(Err(failed)) = &look.result else { continue };
-        if !failed.refused || failed.reason != Reason::StreamNotFound {
-            continue;
+fn unknown_although_there(history: &History) -> Vec<Violation> {
+    history.denials.iter().filter_map(|denial| unknown(history, denial)).collect()
+}
+
+/// Whether a call was told that its stream is not there, or a shard that the stream was said to have, although nobody
+/// deleted the stream.
+fn unknown(history: &History, denial: &Denial) -> Option<Violation> {
+    let Denial { op, stream, shard, invoked, answered, failed } = denial;
+    let create = history.creations(stream).find(|create| {
+        // Some deletion may have been done between the two, or meanwhile.
+        create.is_done()
+            && create.done_by() < *invoked
+            && history.deletions(stream).all(|it| it.done_by() < create.invoked || it.invoked > *answered)
+    })?;
+    let because = match (failed.reason, shard) {
+        // An earlier stream of that name may have had more shards.
+        (Reason::ShardNotFound, Some(shard)) => {
+            let mut since = history.listings().filter(|(op, of, _)| *of == stream && create.done_by() < op.invoked);
+            let (told, _, _) = since.find(|(op, _, listing)| {
+                op.done_by() < *invoked && listing.shards.iter().any(|it| it.name == *shard)
+            })?;
+            format!("{}: {} was listed by {}", told.op, shard, told.done_by())
         }
-        let answered = look.returned.unwrap_or(At::NEVER);
-        let created = history.creations(stream).find(|create| {
-            // Some deletion may have been done between the two, or while it was looked.
-            create.is_done()
-                && create.done_by() < look.invoked
-                && history.deletions(stream).all(|it| it.done_by() < create.invoked || it.invoked > answered)
-        });
-        if let Some(create) = created {
-            let what = format!("stream {stream} was created, and {} was told that there is none", look.op);
-            let violation = Violation::new(CHECKER.name, what).at(answered).because(tell(create));
-            wrong.push(violation.because(tell(look)));
-        }
-    }
-    wrong
+        // A consumer reads what it was told of after it began.
+        _ => tell(create),
+    };
+    let what = format!("stream {stream} was created, and {op} was told that it, or a shard of it, is not there");
+    let told = format!("{op}: invoked at {invoked}, told at {answered}: {failed}");
+    Some(Violation::new(CHECKER.name, what).at(*answered).because(because).because(told))
 }
 
 fn tell(op: &AdminOp) -> String {

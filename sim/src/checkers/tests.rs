@@ -886,6 +886,54 @@ fn a_stream_that_was_created_is_never_unknown() {
     }
 }
 
+/// Seen on real nodes: a consumer ended with "no such shard" at a node whose catalog was behind.
+#[test]
+fn a_shard_that_was_listed_is_never_unknown() {
+    let denied = |reason| Returned::Failed(Failed { refused: true, reason, why: "not there".to_owned() });
+    // What was not listed may well be unknown; so may a shard of a stream that was deleted.
+    for (listed, deleted, names) in
+        [(true, false, &["streams"] as &[&str]), (false, false, &[]), (true, true, &[]), (false, true, &[])]
+    {
+        let script = Script::new(1);
+        if listed {
+            script.list_as(script.facts());
+        }
+        if deleted {
+            script.delete("s");
+        }
+        let shard = script.recorder.intern(&shard_name(if listed { 0 } else { 7 }));
+        let call = Call::Iterator { stream: script.stream.clone(), shard, kind: IteratorKind::TrimHorizon };
+        let op = script.recorder.invoke(ClientId(4), Via::Library, call);
+        script.recorder.returned(op, denied(Reason::ShardNotFound));
+        only(names, script.verdict());
+    }
+    // An iterator of an earlier stream of that name (seed 90000114).
+    for (reborn, names) in [(false, &["streams"] as &[&str]), (true, &[])] {
+        let script = Script::new(1);
+        script.list_as(script.facts());
+        let iterator = script.iterator(IteratorKind::TrimHorizon);
+        if reborn {
+            script.delete("s");
+            script.create("s", 1, 0);
+            script.list_as(script.facts());
+        }
+        let op = script.recorder.invoke(ClientId(4), Via::Library, Call::Records { iterator, limit: 0 });
+        script.recorder.returned(op, denied(Reason::ShardNotFound));
+        only(names, script.verdict());
+    }
+    for (deleted, names) in [(false, &["streams"] as &[&str]), (true, &[])] {
+        let script = Script::new(1);
+        let call = Call::Consume { stream: script.stream.clone(), kind: IteratorKind::TrimHorizon };
+        let op = script.recorder.invoke(ClientId(4), Via::Library, call);
+        script.recorder.returned(op, Returned::Begun);
+        if deleted {
+            script.delete("s");
+        }
+        script.recorder.returned(op, denied(Reason::ShardNotFound));
+        only(names, script.verdict());
+    }
+}
+
 #[test]
 fn a_deleted_streams_records_may_go_and_a_new_ones_are_others() {
     let script = Script::new(1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     Admin, AdminDone, At, Call, ClientId, Event, Failed, IteratorKind, Listing, Note, OpId, Order, Outcome, Page,
-    PutCall, Returned, Seen, Sent, ShardKey, ShardView, StreamFacts, Via, What,
+    PutCall, Reason, Returned, Seen, Sent, ShardKey, ShardView, StreamFacts, Via, What,
 };
 
 /// Everything a run's clients saw.
@@ -24,6 +24,8 @@ pub struct History {
     /// The chain that a call began; a consumer's first.
     chains: BTreeMap<OpId, usize>,
     pub admin: Vec<AdminOp>,
+    /// Calls that were told that something is not there.
+    pub denials: Vec<Denial>,
     lives: BTreeMap<Arc<str>, Life>,
     pub shards: BTreeMap<ShardKey, ShardView>,
     /// When faults stopped.
@@ -134,6 +136,19 @@ pub struct AdminOp {
     pub result: Option<Result<AdminDone, Failed>>,
 }
 
+/// A call of a stream that was certainly refused, since the stream or its shard is not there.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    pub op: OpId,
+    pub stream: Arc<str>,
+    /// The shard that was named, where one was.
+    pub shard: Option<Arc<str>>,
+    /// The call, or for GetRecords its iterator's.
+    pub invoked: At,
+    pub answered: At,
+    pub failed: Failed,
+}
+
 /// What may have been done to a stream's name: places in [`History::admin`].
 #[derive(Clone, Debug, Default)]
 pub struct Life {
@@ -163,6 +178,7 @@ impl History {
             reads: Vec::new(),
             chains: BTreeMap::new(),
             admin: Vec::new(),
+            denials: Vec::new(),
             lives: BTreeMap::new(),
             shards: BTreeMap::new(),
             healed: None,
@@ -457,6 +473,7 @@ impl Digest {
     }
 
     fn returned(&mut self, at: At, op: OpId, with: &Returned) {
+        self.denied(at, op, with);
         let Some(pending) = self.pending.get_mut(&op) else { return };
         match (pending, with) {
             (Pending::Put(put), Returned::Put(outcomes)) => {
@@ -503,6 +520,43 @@ impl Digest {
             (_, with) => panic!("{op} cannot return {with:?}"),
         }
         self.pending.remove(&op);
+    }
+
+    /// Notes an answer that says that something is not there.
+    fn denied(&mut self, answered: At, op: OpId, with: &Returned) {
+        let Some(pending) = self.pending.get(&op) else { return };
+        let refused = |reason: &Reason| matches!(reason, Reason::StreamNotFound | Reason::ShardNotFound);
+        let failed = match with {
+            Returned::Failed(failed) if failed.refused && refused(&failed.reason) => failed.clone(),
+            Returned::Put(outcomes) => {
+                let denied = outcomes.iter().find_map(|it| match it {
+                    Outcome::Refused { reason } if refused(reason) => Some(*reason),
+                    _ => None,
+                });
+                let Some(reason) = denied else { return };
+                Failed { refused: true, reason, why: format!("a record was refused ({})", reason.as_str_name()) }
+            }
+            _ => return,
+        };
+        let (stream, shard, invoked) = match pending {
+            Pending::Put(put) => (self.history.puts[*put].call.stream.clone(), None, self.history.puts[*put].invoked),
+            // An iterator is of the stream that there was when it was asked for (seed 90000114).
+            Pending::Read(read) | Pending::Page { read, .. } => {
+                let read = &self.history.reads[*read];
+                (read.stream.clone(), Some(read.shard.clone()), read.invoked)
+            }
+            Pending::Consumer { stream, invoked, .. } => (stream.clone(), None, *invoked),
+            Pending::Admin(admin) => {
+                let op = &self.history.admin[*admin];
+                match &op.call {
+                    Admin::Describe { stream } | Admin::ListShards { stream } | Admin::ListOpen { stream, .. } => {
+                        (stream.clone(), None, op.invoked)
+                    }
+                    _ => return,
+                }
+            }
+        };
+        self.history.denials.push(Denial { op, stream, shard, invoked, answered, failed });
     }
 
     fn received(&mut self, returned: At, op: OpId, shard: &Arc<str>, page: &Arc<Page>) {

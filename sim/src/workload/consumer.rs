@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use braid_client::{Client, ConsumerOptions, ShardBatch};
+use braid_client::{Client, ConsumerError, ConsumerOptions, ShardBatch};
 use braid_env::time::{self, Instant};
 use braid_stream::IteratorKind;
 
@@ -38,10 +38,17 @@ async fn consume(actor: &mut Actor, spec: &ConsumerSpec, client: Client) {
     };
     let recorder = actor.scene.recorder.clone();
     let op = recorder.invoke(actor.calls.client, Via::Library, Call::Consume { stream: stream.clone(), kind });
-    let failed = |why: String| Returned::Failed(Failed { refused: false, reason: Reason::Unspecified, why });
+    let failed = |error: ConsumerError| {
+        let reason = match &error {
+            ConsumerError::Shard { reason, .. } => Some(*reason),
+            _ => None,
+        };
+        let (refused, reason) = (reason.is_some(), reason.unwrap_or(Reason::Unspecified));
+        Returned::Failed(Failed { refused, reason, why: error.to_string() })
+    };
     let mut consumer = match client.consumer(&stream, consumer_options).await {
         Ok(consumer) => consumer,
-        Err(error) => return recorder.returned(op, failed(error.to_string())),
+        Err(error) => return recorder.returned(op, failed(error)),
     };
     recorder.returned(op, Returned::Begun);
     let give_up = Instant::now() + Duration::from_millis(actor.dice.between(spec.keep_ms / 2, spec.keep_ms));
@@ -56,7 +63,7 @@ async fn consume(actor: &mut Actor, spec: &ConsumerSpec, client: Client) {
                     actor.rest(Duration::from_secs(3)).await;
                 }
             }
-            Ok(Some(Err(error))) => return recorder.returned(op, failed(error.to_string())),
+            Ok(Some(Err(error))) => return recorder.returned(op, failed(error)),
             Ok(None) | Err(_) => return recorder.returned(op, Returned::Ended),
         }
     }
