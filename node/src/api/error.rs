@@ -402,14 +402,18 @@ fn of_route(error: &RouteError) -> Explained {
     }
 }
 
+/// A group does not have a shard that this node's catalog has, or the request would not have come this far: the stream was
+/// deleted, or the shard forgotten, and this catalog is a moment behind. It may even be there again under the same name,
+/// so nothing is denied here: who asks again is told for certain.
+fn catalog_behind(text: String) -> Explained {
+    let text = format!("{text}, and this node's catalog is behind");
+    Explained::new(Code::Unavailable, Reason::NoLeader, text).retry(ELECTION_RETRY_MS)
+}
+
 fn of_refused(refused: &Refused) -> Explained {
     let text = refused.to_string();
     match refused {
-        // The catalog said that it is there, or the request would not have come this far: it was
-        // deleted, or this node's catalog is a moment behind.
-        Refused::NoSuchShard { .. } => {
-            Explained::new(Code::NotFound, Reason::ShardNotFound, text).retry(ELECTION_RETRY_MS)
-        }
+        Refused::NoSuchShard { .. } => catalog_behind(text),
         Refused::Closed { .. } => {
             Explained::new(Code::FailedPrecondition, Reason::ShardClosed, text).retry(ELECTION_RETRY_MS)
         }
@@ -489,9 +493,7 @@ fn of_catalog(error: &CatalogError) -> Explained {
 fn of_read(group: GroupId, error: &ReadError) -> Explained {
     let text = error.to_string();
     match error {
-        ReadError::NoSuchShard(_) => {
-            Explained::new(Code::NotFound, Reason::ShardNotFound, text).retry(ELECTION_RETRY_MS)
-        }
+        ReadError::NoSuchShard(_) => catalog_behind(text),
         // Where a call has a field for the number, it names it itself.
         ReadError::WrongSequence { .. } => Explained::new(Code::InvalidArgument, Reason::InvalidArgument, text),
         ReadError::Damaged { .. } => Explained::new(Code::DataLoss, Reason::Damaged, text).group(group),
