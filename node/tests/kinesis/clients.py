@@ -975,6 +975,14 @@ def rust_sdk(endpoints):
     subprocess.run([program, endpoints[0]], timeout=4 * BOUND_S, check=True)
 
 
+def go_sdk_v1(endpoints):
+    subprocess.run([os.path.join(sys.prefix, "go/sdk_v1"), endpoints[0]], timeout=4 * BOUND_S, check=True)
+
+
+def go_sdk_v2(endpoints):
+    subprocess.run([os.path.join(sys.prefix, "go/sdk_v2"), endpoints[0]], timeout=4 * BOUND_S, check=True)
+
+
 def kcl(endpoints, retrieval="fan-out"):
     """KCL reads a stream, one of whose shards is split, and a child then merged: each record once, parents first."""
     kinesis = Kinesis(endpoints)
