@@ -1,5 +1,5 @@
 //! Real Kinesis clients against a real cluster: three nodes in this process, and in others boto3, the AWS CLI, KCL, the
-//! SDKs for Java, JavaScript and Rust, and other projects' tests.
+//! SDKs for Java, JavaScript, Rust and Go, and other projects' tests.
 //!
 //! `scripts/kinesis-clients` installs them once. Those that it can't install (no network, no Python, no Java) are named, and
 //! their tests count as skipped.
@@ -34,8 +34,10 @@ const SCENARIOS: &[&str] = &[
 
 /// Those that need more than Python.
 const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl", "kcl_polling"];
+const KCL_2_SCENARIOS: &[&str] = &["kcl_2", "kcl_2_polling"];
 const JAVASCRIPT_SCENARIOS: &[&str] = &["javascript_sdk", "javascript_sdk_over_http_1"];
 const RUST_SCENARIOS: &[&str] = &["rust_sdk"];
+const GO_SCENARIOS: &[&str] = &["go_sdk_v1", "go_sdk_v2"];
 const SUITES: &[&str] = &["moto_suite"];
 
 /// One who may do anything in its account, one of another account, and one who may only read.
@@ -123,8 +125,11 @@ fn main() {
         ("boto3, the AWS CLI and HTTP by hand", SCENARIOS, has("")),
         // Java 11 or newer: its programs are run from their source.
         ("the Java SDK and KCL", JAVA_SCENARIOS, has("").and_then(|()| program("java"))),
+        ("KCL 2", KCL_2_SCENARIOS, has("kcl2").and_then(|()| program("java"))),
         ("the JavaScript SDK", JAVASCRIPT_SCENARIOS, has("js").and_then(|()| program("node"))),
         ("the Rust SDK", RUST_SCENARIOS, has("rust-sdk/newest")),
+        // Both come from the same packages, or neither does.
+        ("the Go SDKs", GO_SCENARIOS, has("go/sdk_v1").and_then(|()| has("go/sdk_v2"))),
         ("other projects' tests", SUITES, has("suites")),
     ];
     let mut trials = Vec::new();
