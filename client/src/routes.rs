@@ -1,22 +1,62 @@
 //! Which shard takes a hash key: one stream's open shards, as last listed.
 //!
-//! Owns an immutable snapshot. Its invariant: the ranges tile the whole space of hash keys, so
+//! Owns an immutable snapshot, and how the producer names shards. Its invariant: the ranges tile the whole space of hash keys, so
 //! every lookup finds a shard; a listing that doesn't is refused. Deliberately not here: whether
 //! the snapshot is still true (a node says so when it isn't) and who leads (see `nodes`).
 
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use braid_proto::v1;
-use braid_stream::{HashKey, HashRange};
+use braid_stream::{HashKey, HashRange, ShardId, StreamId};
+
+/// A shard of the stream: what nodes call it, and in order and equal by its index, since a producer of ten thousand shards
+/// looks each of them up several times for each record.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardName {
+    index: u32,
+    /// `shardId-000000000000`
+    pub text: Arc<str>,
+}
+
+impl ShardName {
+    /// The error is a name that no shard has.
+    pub fn parse(text: &str) -> Result<ShardName, RoutesError> {
+        let unreadable = |_| RoutesError::Unnamed { shard: text.to_owned() };
+        // Of which stream is known.
+        let ShardId { index, .. } = ShardId::parse(StreamId(0), text).map_err(unreadable)?;
+        Ok(ShardName { index, text: Arc::from(text) })
+    }
+}
+
+impl PartialEq for ShardName {
+    fn eq(&self, other: &ShardName) -> bool {
+        self.index == other.index
+    }
+}
+
+impl Eq for ShardName {}
+
+impl PartialOrd for ShardName {
+    fn partial_cmp(&self, other: &ShardName) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ShardName {
+    fn cmp(&self, other: &ShardName) -> Ordering {
+        self.index.cmp(&other.index)
+    }
+}
 
 /// An open shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub range: HashRange,
-    /// `shardId-000000000000`
-    pub shard: Arc<str>,
+    pub shard: ShardName,
     /// The Raft group it lives in.
     pub group: u32,
 }
@@ -25,6 +65,7 @@ pub(crate) struct Route {
 #[derive(Clone, Debug)]
 pub(crate) struct Routes {
     routes: Vec<Route>,
+    shards: BTreeSet<ShardName>,
 }
 
 impl Routes {
@@ -34,7 +75,7 @@ impl Routes {
             .iter()
             .filter(|shard| is_open(shard))
             .map(|shard| {
-                Ok(Route { range: range_of(shard)?, shard: Arc::from(shard.shard_id.as_str()), group: shard.group })
+                Ok(Route { range: range_of(shard)?, shard: ShardName::parse(&shard.shard_id)?, group: shard.group })
             })
             .collect::<Result<Vec<Route>, RoutesError>>()?;
         routes.sort_by_key(|route| route.range.start());
@@ -47,7 +88,10 @@ impl Routes {
             next = route.range.end().0.checked_add(1);
         }
         match (next, routes.is_empty()) {
-            (None, false) => Ok(Routes { routes }),
+            (None, false) => {
+                let shards = routes.iter().map(|route| route.shard.clone()).collect();
+                Ok(Routes { routes, shards })
+            }
             (end, _) => Err(RoutesError::NotTiled { at: HashKey(end.unwrap_or(0)) }),
         }
     }
@@ -61,8 +105,8 @@ impl Routes {
     }
 
     /// Whether the shard is among the open ones.
-    pub fn has(&self, shard: &str) -> bool {
-        self.routes.iter().any(|route| &*route.shard == shard)
+    pub fn has(&self, shard: &ShardName) -> bool {
+        self.shards.contains(shard)
     }
 }
 
@@ -84,6 +128,8 @@ fn range_of(shard: &v1::Shard) -> Result<HashRange, RoutesError> {
 pub(crate) enum RoutesError {
     /// A shard without a readable range.
     Unreadable { shard: String },
+    /// A shard whose name is none.
+    Unnamed { shard: String },
     /// No shard, or more than one, takes this key.
     NotTiled { at: HashKey },
 }
@@ -94,6 +140,7 @@ impl fmt::Display for RoutesError {
             RoutesError::Unreadable { shard } => {
                 write!(f, "the hash key range of {shard} can't be read")
             }
+            RoutesError::Unnamed { shard } => write!(f, "{shard:?} is not a shard's name"),
             RoutesError::NotTiled { at } => {
                 write!(f, "the open shards leave a gap or overlap at hash key {at}")
             }
@@ -154,6 +201,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_shard_without_a_name_is_refused() {
+        let mut shards = even(2, 1);
+        shards[1].shard_id = "a shard".to_owned();
+        assert!(matches!(Routes::of(&shards), Err(RoutesError::Unnamed { shard }) if shard == "a shard"));
+    }
+
+    #[test]
     fn closed_shards_take_nothing() {
         let mut shards = even(2, 1);
         shards.push(v1::Shard {
@@ -164,6 +218,7 @@ pub(crate) mod tests {
             ..shard(9, HashRange::FULL, 1)
         });
         let routes = Routes::of(&shards).unwrap();
-        assert!(!routes.has("shardId-000000000009"));
+        let has = |text: &str| routes.has(&ShardName::parse(text).unwrap());
+        assert!(!has("shardId-000000000009") && has("shardId-000000000001"));
     }
 }

@@ -7,17 +7,17 @@
 //! Pure. Not here: the bytes (`aggregate.rs`).
 
 use std::iter;
-use std::sync::Arc;
 
 use braid_proto::v1;
 
 use super::queue::Batch;
 use super::verdict::{Pending, Verdict};
 use crate::aggregate::{OVERHEAD_BYTES, Part, pack, unpack};
+use crate::routes::ShardName;
 
 /// Records that travel as one, and the shard that they are believed to go to.
 pub(super) struct Pack<'a, T> {
-    shard: &'a Arc<str>,
+    shard: &'a ShardName,
     records: &'a [Pending<T>],
     /// Whether they are put into an aggregate at all.
     aggregate: bool,
@@ -68,8 +68,9 @@ impl<T> Pack<'_, T> {
     pub fn each(&self, verdict: Verdict) -> impl Iterator<Item = Verdict> {
         let verdicts = iter::repeat_n(verdict, self.records.len());
         self.records.iter().zip(verdicts).map(|(record, verdict)| match &verdict {
-            Verdict::Acked { shard, .. } if shard != self.shard && record.hash != self.records[0].hash => {
-                let why = format!("it was appended in an aggregate that went to {shard} instead of {}", self.shard);
+            Verdict::Acked { shard, .. } if *shard != self.shard.text && record.hash != self.records[0].hash => {
+                let why =
+                    format!("it was appended in an aggregate that went to {shard} instead of {}", self.shard.text);
                 Verdict::Unknown { why }
             }
             _ => verdict,
@@ -108,13 +109,14 @@ mod tests {
 
     #[test]
     fn an_aggregate_that_went_elsewhere_is_certain_only_of_the_keys_it_went_by() {
-        let (believed, other): (Arc<str>, Arc<str>) = (Arc::from("shardId-0"), Arc::from("shardId-1"));
+        let shard = |index: u32| ShardName::parse(&format!("shardId-{index:012}")).unwrap();
+        let (believed, other) = (shard(0), shard(1));
         let records = [pending("a"), pending("b"), pending("a")];
         let pack = Pack { shard: &believed, records: &records, aggregate: true };
         let sequence_number =
             SequenceNumber { created_s: 1, shard_index: 0, offset: braid_stream::Offset(0), arrival_s: 2 };
-        let acked = |shard: &Arc<str>| {
-            let verdicts = pack.each(Verdict::Acked { shard: Arc::clone(shard), sequence_number });
+        let acked = |shard: &ShardName| {
+            let verdicts = pack.each(Verdict::Acked { shard: shard.text.clone(), sequence_number });
             verdicts.map(|it| matches!(it, Verdict::Acked { .. })).collect::<Vec<_>>()
         };
         assert_eq!(acked(&believed), [true, true, true]);

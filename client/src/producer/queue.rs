@@ -20,7 +20,6 @@
 //! has lost its leader then holds up only its own shards, and one proposal serves each batch.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use braid_env::time::Instant;
 use braid_probe::{Mark, sometimes};
@@ -28,7 +27,7 @@ use braid_probe::{Mark, sometimes};
 use super::Outcome;
 use super::verdict::{After, Pending, Rules, Verdict, expired_outcome};
 use crate::backoff;
-use crate::routes::Routes;
+use crate::routes::{Routes, ShardName};
 
 #[cfg(test)]
 mod tests;
@@ -50,7 +49,7 @@ pub(super) struct Batch<T> {
     pub group: u32,
     pub records: Vec<Pending<T>>,
     /// Which shard, and how many of `records` in a row.
-    slices: Vec<(Arc<str>, usize)>,
+    slices: Vec<(ShardName, usize)>,
 }
 
 pub(super) struct Queues<T> {
@@ -58,10 +57,10 @@ pub(super) struct Queues<T> {
     routes: Routes,
     /// Routes to change to once nothing is in flight for the shards they don't have.
     next_routes: Option<Routes>,
-    shards: BTreeMap<Arc<str>, ShardQueue<T>>,
+    shards: BTreeMap<ShardName, ShardQueue<T>>,
     lanes: BTreeMap<u32, Lane>,
     /// Shards in `State::Paused`, by the end of their pause.
-    paused: BTreeSet<(Instant, Arc<str>)>,
+    paused: BTreeSet<(Instant, ShardName)>,
     in_flight: BTreeMap<BatchId, Batch<T>>,
     batches: u64,
 }
@@ -92,7 +91,7 @@ enum State {
 /// The ready shards of one group, in the order in which they became ready.
 #[derive(Default)]
 struct Lane {
-    ready: VecDeque<Arc<str>>,
+    ready: VecDeque<ShardName>,
     records: usize,
     bytes: u64,
     /// When the longest waiting record has lingered enough. Present iff `ready` isn't empty.
@@ -102,7 +101,7 @@ struct Lane {
 
 impl<T> Batch<T> {
     /// The records shard after shard, as they were believed to be theirs.
-    pub fn by_shard(&self) -> impl Iterator<Item = (&Arc<str>, &[Pending<T>])> {
+    pub fn by_shard(&self) -> impl Iterator<Item = (&ShardName, &[Pending<T>])> {
         let mut rest = &self.records[..];
         self.slices.iter().map(move |(shard, count)| {
             let (theirs, others) = rest.split_at(*count);
@@ -130,7 +129,7 @@ impl<T> Queues<T> {
     pub fn push(&mut self, record: Pending<T>) {
         let route = self.routes.lookup(record.hash);
         let next = &self.next_routes;
-        let queue = self.shards.entry(Arc::clone(&route.shard)).or_insert_with(|| {
+        let queue = self.shards.entry(route.shard.clone()).or_insert_with(|| {
             let retiring = next.as_ref().is_some_and(|next| !next.has(&route.shard));
             ShardQueue::new(route.group, retiring)
         });
@@ -285,7 +284,7 @@ impl<T> Queues<T> {
         batch
     }
 
-    fn return_to_queue(&mut self, shard: &Arc<str>, after: After<T>, now: Instant, below: &mut dyn FnMut(u64) -> u64) {
+    fn return_to_queue(&mut self, shard: &ShardName, after: After<T>, now: Instant, below: &mut dyn FnMut(u64) -> u64) {
         let queue = self.shards.get_mut(shard).expect("it had records in flight");
         assert_eq!(queue.state, State::InFlight);
         for record in after.again.into_iter().rev() {
@@ -304,7 +303,7 @@ impl<T> Queues<T> {
             (Some(_), Some(asked)) => {
                 let until = now + backoff::wait(queue.attempts, asked, below);
                 queue.state = State::Paused(until);
-                self.paused.insert((until, Arc::clone(shard)));
+                self.paused.insert((until, shard.clone()));
             }
             (Some(head), None) => {
                 let ready_at = head.put_at + self.rules.linger;
@@ -331,7 +330,7 @@ impl<T> Queues<T> {
                     queue.state = State::Held;
                 }
                 (State::Paused(until), true) => {
-                    assert!(self.paused.remove(&(until, Arc::clone(shard))));
+                    assert!(self.paused.remove(&(until, shard.clone())));
                     queue.state = State::Held;
                 }
                 (State::Empty, true) => queue.state = State::Held,
@@ -353,7 +352,7 @@ impl<T> Queues<T> {
         }
         self.routes = self.next_routes.take().expect("it was there");
         sometimes!(!self.in_flight.is_empty(), Mark::RoutesChangedInFlight);
-        let gone: Vec<Arc<str>> = self.shards.keys().filter(|shard| !self.routes.has(shard)).cloned().collect();
+        let gone: Vec<ShardName> = self.shards.keys().filter(|shard| !self.routes.has(shard)).cloned().collect();
         for shard in gone {
             let queue = self.shards.remove(&shard).expect("it was listed");
             for record in queue.waiting {
@@ -382,10 +381,10 @@ impl<T> ShardQueue<T> {
     }
 }
 
-fn make_ready<T>(lanes: &mut BTreeMap<u32, Lane>, shard: &Arc<str>, queue: &mut ShardQueue<T>, ready_at: Instant) {
+fn make_ready<T>(lanes: &mut BTreeMap<u32, Lane>, shard: &ShardName, queue: &mut ShardQueue<T>, ready_at: Instant) {
     assert!(queue.state != State::Ready && !queue.waiting.is_empty());
     let lane = lanes.entry(queue.group).or_default();
-    lane.ready.push_back(Arc::clone(shard));
+    lane.ready.push_back(shard.clone());
     lane.records += queue.waiting.len();
     lane.bytes += queue.bytes;
     lane.due = Some(lane.due.map_or(ready_at, |due| due.min(ready_at)));

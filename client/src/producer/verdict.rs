@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::{Outcome, RefusedReason};
 use crate::failure::Reason;
+use crate::routes::ShardName;
 
 /// How batches are cut and how long records are tried.
 #[derive(Clone, Debug)]
@@ -163,9 +164,9 @@ impl Rules {
 
 impl Verdict {
     /// Whether it suggests that `shard` is closed, or lives elsewhere than believed.
-    pub fn doubts_route(&self, expected: &Arc<str>) -> bool {
+    pub fn doubts_route(&self, expected: &ShardName) -> bool {
         match self {
-            Verdict::Acked { shard, .. } => shard != expected,
+            Verdict::Acked { shard, .. } => *shard != expected.text,
             Verdict::Refused { reason, .. } => matches!(
                 reason,
                 Reason::ShardClosed | Reason::WrongRange | Reason::NotLeader | Reason::NoLeader | Reason::Unspecified

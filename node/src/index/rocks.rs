@@ -16,8 +16,8 @@ use braid_env::disk;
 use braid_stream::ids::{GroupId, Offset, ShardId};
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ErrorKind, LogLevel, Options, ReadOptions,
-    WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, ErrorKind, LogLevel, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::keys::{
@@ -124,7 +124,11 @@ impl RocksIndex {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), IndexError> {
-        self.db.write_without_wal(batch).map_err(|e| self.error(e))
+        let mut how = WriteOptions::default();
+        how.disable_wal(true);
+        // A batch's keys come in order, so each is looked for from where the last one went.
+        how.set_memtable_insert_hint_per_batch(true);
+        self.db.write_opt(batch, &how).map_err(|e| self.error(e))
     }
 
     /// An iterator that cannot leave `range`.
@@ -218,6 +222,9 @@ fn options(create: bool) -> Options {
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS);
     options.set_max_background_jobs(BACKGROUND_JOBS);
+    // Writes come to all shards at once, so every file spans all keys: level by level, each flush would have a whole level
+    // written anew. What is written is rarely read again.
+    options.set_compaction_style(DBCompactionStyle::Universal);
     options.set_compression_type(DBCompressionType::None);
     options.set_max_open_files(512);
     options.set_log_level(LogLevel::Warn);

@@ -16,8 +16,8 @@ use super::super::verdict::{Pending, Rules, Verdict};
 use super::super::{Outcome, RefusedReason};
 use super::{BatchId, Queues};
 use crate::failure::Reason;
-use crate::routes::Routes;
 use crate::routes::tests::{even, shard};
+use crate::routes::{Routes, ShardName};
 
 fn rules() -> Rules {
     Rules {
@@ -112,10 +112,10 @@ impl World {
     }
 
     /// Answers a batch as a node might.
-    fn answer(&mut self, records: &[(String, usize)], sent_to: &[Arc<str>], dice: &mut Dice) -> Vec<Verdict> {
+    fn answer(&mut self, records: &[(String, usize)], sent_to: &[ShardName], dice: &mut Dice) -> Vec<Verdict> {
         let open = Routes::of(&self.shards).unwrap();
         let whole = dice.below(12);
-        let mut failed: BTreeSet<&Arc<str>> = BTreeSet::new();
+        let mut failed: BTreeSet<&ShardName> = BTreeSet::new();
         let mut verdicts = Vec::new();
         for ((key, token), shard) in records.iter().zip(sent_to) {
             let log = self.logs.entry(key.clone()).or_default();
@@ -135,7 +135,7 @@ impl World {
                 refused(Reason::Throttled)
             } else {
                 log.push(*token);
-                Verdict::Acked { shard: Arc::clone(shard), sequence_number: number(log.len()) }
+                Verdict::Acked { shard: shard.text.clone(), sequence_number: number(log.len()) }
             };
             verdicts.push(verdict);
         }
@@ -194,8 +194,8 @@ fn run(seed: u64, keep_order: bool) {
         while let Some((id, batch)) = queues.cut(now, false, &mut given_up) {
             assert!(batch.records.len() <= 8);
             let sent: Vec<_> = batch.records.iter().map(|r| (r.key.clone(), r.token)).collect();
-            let sent_to: Vec<Arc<str>> =
-                batch.slices.iter().flat_map(|(shard, n)| std::iter::repeat_n(Arc::clone(shard), *n)).collect();
+            let sent_to: Vec<ShardName> =
+                batch.slices.iter().flat_map(|(shard, n)| std::iter::repeat_n(shard.clone(), *n)).collect();
             let busy: usize = queues.in_flight.values().map(|b| b.slices.len()).sum();
             let shards: BTreeSet<_> =
                 queues.in_flight.values().flat_map(|b| b.slices.iter().map(|(shard, _)| shard)).collect();
