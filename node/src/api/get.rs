@@ -25,7 +25,7 @@ use crate::read::subscribe::{Event, Interrupted, subscribe};
 use crate::read::{Budget, Extent, GroupReader, ReadError};
 use crate::replication::ProposeError;
 use crate::routing::forward::request;
-use crate::routing::{CATALOG_WAIT, RouteError, Router, StreamRoutes};
+use crate::routing::{CATALOG_WAIT, LEADER_WAIT, RouteError, Router, StreamRoutes};
 use crate::throttle::ShardFacts;
 
 /// How long a leader may take to make sure that it leads; a round trip to another zone, unless it
@@ -83,7 +83,7 @@ impl Service {
             wire::ITERATOR_START,
         )?;
         let routes = self.router.serving_stream(&name).await?;
-        let subject = self.subject_named(routes, &message.shard_id).await?;
+        let subject = self.subject_named(routes, &message.shard_id, call).await?;
         let here = || async {
             let reader = self.reader(&subject)?;
             let position = self.begin(&reader, subject.shard, kind, wire::ITERATOR_START).await?;
@@ -124,7 +124,7 @@ impl Service {
         if !routes.is_serving() {
             return Err(RouteError::NotServing(routes.stream.name.clone(), routes.stream.status).into());
         }
-        let subject = subject(&routes, token.shard)?;
+        let subject = self.subject_of(routes, token.shard, call).await?;
         let here = || async {
             // By the clock of the leader, which made it.
             token.check_age(self.clock.now_ms()).map_err(ApiError::Iterator)?;
@@ -194,7 +194,7 @@ impl Service {
         let kind =
             wire::iterator_kind(start.r#type, &start.sequence_number, start.timestamp_ms, wire::SUBSCRIPTION_START)?;
         let routes = self.router.serving_stream(&name).await?;
-        let subject = self.subject_named(routes, &message.shard_id).await?;
+        let subject = self.subject_named(routes, &message.shard_id, call).await?;
         let place = self
             .subscriptions
             .clone()
@@ -262,16 +262,50 @@ impl Service {
         })))
     }
 
-    /// A shard by its name. One that another node has just told of may be on its way here: waits for it a little.
-    async fn subject_named(&self, routes: Arc<StreamRoutes>, name: &str) -> Result<Subject, ApiError> {
-        let unknown = match wire::shard_id(&routes, name) {
-            Ok(shard) => return subject(&routes, shard),
-            Err(error) => error,
-        };
-        let Ok(shard) = ShardId::parse(routes.stream.id, name) else { return Err(unknown) };
-        match self.router.routes_with(shard, &[shard.index], Instant::now() + CATALOG_WAIT).await {
+    /// A shard by its name.
+    async fn subject_named(&self, routes: Arc<StreamRoutes>, name: &str, call: &Call) -> Result<Subject, ApiError> {
+        let shard = ShardId::parse(routes.stream.id, name).map_err(|e| ApiError::invalid("shard_id", e))?;
+        self.subject_of(routes, shard, call).await
+    }
+
+    /// A shard of the stream. One that another node has just told of may be on its way here: waits for it a little, and longer
+    /// if it is there for certain. "No such shard" is only said where the catalog's leader says so: a client takes it for final,
+    /// and a node that was just started may be behind.
+    async fn subject_of(&self, routes: Arc<StreamRoutes>, shard: ShardId, call: &Call) -> Result<Subject, ApiError> {
+        if routes.shard(shard).is_some() || routes.has_forgotten(shard) {
+            return subject(&routes, shard);
+        }
+        let known = async |wait| self.router.routes_with(shard, &[shard.index], Instant::now() + wait).await;
+        if let Some(newer) = known(CATALOG_WAIT).await {
+            return subject(&newer, shard);
+        }
+        if !self.exists(&routes, shard, call).await? {
+            return Err(wire::no_shard(&routes, shard));
+        }
+        match known(LEADER_WAIT).await {
             Some(newer) => subject(&newer, shard),
-            None => Err(unknown),
+            None => Err(RouteError::NoLeader(GroupId::CATALOG).into()),
+        }
+    }
+
+    /// Whether the catalog's leader has a shard that this node has not heard of; an error when it does not say.
+    async fn exists(&self, routes: &StreamRoutes, shard: ShardId, call: &Call) -> Result<bool, ApiError> {
+        // The first shard of a stream is known wherever the stream is.
+        let Some(before) = shard.index.checked_sub(1) else { return Ok(false) };
+        let filter = v1::ShardFilter {
+            r#type: v1::shard_filter::Type::AfterShardId as i32,
+            shard_id: routes.stream.shard_id(before).name(),
+            ..v1::ShardFilter::default()
+        };
+        let message = v1::ListShardsRequest {
+            stream_name: routes.stream.name.as_str().to_string(),
+            max_results: 1,
+            shard_filter: Some(filter),
+            ..v1::ListShardsRequest::default()
+        };
+        match self.shards_at_leader(&message, call).await {
+            Ok(page) => Ok(page.shards.first().is_some_and(|it| it.shard_id == shard.name())),
+            Err(_) => Err(RouteError::NoLeader(GroupId::CATALOG).into()),
         }
     }
 

@@ -202,6 +202,55 @@ async fn closed_shards_leave_listings_with_their_records_and_are_forgotten() {
     cluster.stop_all().await;
 }
 
+/// As a node is for a moment that was killed and has just been started: no other can reach it here, so that it stays behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_behind_does_not_deny_a_shard() {
+    let mut cluster = TestCluster::start().await;
+    let mut admin = client(&cluster, 0).await;
+    create(&mut admin, "s", 1).await;
+    cluster.stop(2).await;
+    let shard_to_split = "shardId-000000000000".to_string();
+    let split = v1::SplitShardRequest { stream_name: "s".into(), shard_to_split, ..Default::default() };
+    admin.split_shard(split).await.unwrap();
+    settle(&mut admin, "s").await;
+    let child = "shardId-000000000002";
+    let held = iterator(&mut admin, "s", child, Kind::TrimHorizon, "", 0).await;
+
+    let listen = cluster.configs[2].peer_listen;
+    cluster.configs[2].peer_listen = "127.0.0.1:0".parse().unwrap();
+    cluster.restart(2).await;
+    let mut behind = client(&cluster, 2).await;
+    // What it knows it says, as soon as its catalog is open.
+    let known = v1::ListShardsRequest { stream_name: "s".into(), ..v1::ListShardsRequest::default() };
+    let start = Instant::now();
+    let known = loop {
+        match behind.list_shards(known.clone()).await {
+            Ok(page) => break page.into_inner().shards,
+            Err(refused) => assert!(start.elapsed() < BOUND, "{refused:?}"),
+        }
+        braid_env::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(known.iter().all(|it| it.shard_id != child), "it is not behind: {known:?}");
+    let named = v1::GetShardIteratorRequest {
+        stream_name: "s".into(),
+        shard_id: child.into(),
+        shard_iterator_type: Kind::TrimHorizon as i32,
+        ..v1::GetShardIteratorRequest::default()
+    };
+    let refused = behind.get_shard_iterator(named).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+    let refused = get(&mut behind, &held, 0).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+
+    cluster.stop(2).await;
+    cluster.configs[2].peer_listen = listen;
+    cluster.restart(2).await;
+    cluster.ready().await;
+    let mut behind = client(&cluster, 2).await;
+    get(&mut behind, &held, 0).await.unwrap();
+    cluster.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_says_what_is_asked_of_each_shard_and_whether_a_split_would_help() {
     let mut cluster = TestCluster::start().await;
