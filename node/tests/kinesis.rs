@@ -34,6 +34,7 @@ const SCENARIOS: &[&str] = &[
 
 /// Those that need more than Python.
 const JAVA_SCENARIOS: &[&str] = &["java_sdk", "kcl", "kcl_polling"];
+const KCL_2_SCENARIOS: &[&str] = &["kcl_2", "kcl_2_polling"];
 const JAVASCRIPT_SCENARIOS: &[&str] = &["javascript_sdk", "javascript_sdk_over_http_1"];
 const RUST_SCENARIOS: &[&str] = &["rust_sdk"];
 const GO_SCENARIOS: &[&str] = &["go_sdk_v1", "go_sdk_v2"];
@@ -124,6 +125,7 @@ fn main() {
         ("boto3, the AWS CLI and HTTP by hand", SCENARIOS, has("")),
         // Java 11 or newer: its programs are run from their source.
         ("the Java SDK and KCL", JAVA_SCENARIOS, has("").and_then(|()| program("java"))),
+        ("KCL 2", KCL_2_SCENARIOS, has("kcl2").and_then(|()| program("java"))),
         ("the JavaScript SDK", JAVASCRIPT_SCENARIOS, has("js").and_then(|()| program("node"))),
         ("the Rust SDK", RUST_SCENARIOS, has("rust-sdk/newest")),
         // Both come from the same packages, or neither does.

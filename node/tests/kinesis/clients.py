@@ -18,7 +18,6 @@ import time
 import urllib.parse
 from unittest import mock
 
-import amazon_kclpy
 import botocore.session
 import httpx
 import moto
@@ -27,9 +26,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 from cluster import ACCOUNT, BOUND_S, REGION, Kinesis, equal, refused, wait
+from kcl import KCL_2, KCL_3, Tables, Worker, java
 
 
 def table(endpoints):
@@ -946,13 +945,6 @@ def moto_suite(endpoints):
     assert ended.returncode == 0, "a test of moto's failed, or one passed that is said to fail"
 
 
-def java(program, *arguments):
-    """A program of this directory on the SDK's and KCL's jars."""
-    jars = os.path.join(os.path.dirname(amazon_kclpy.__file__), "jars", "*")
-    command = ["java", "-cp", jars, os.path.join(os.path.dirname(__file__), program), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def java_sdk(endpoints):
     """CBOR over HTTP/2 by prior knowledge, as the Java SDK has it by default."""
     said, _ = java("Sdk.java", endpoints[0]).communicate(timeout=4 * BOUND_S)
@@ -983,7 +975,7 @@ def go_sdk_v2(endpoints):
     subprocess.run([os.path.join(sys.prefix, "go/sdk_v2"), endpoints[0]], timeout=4 * BOUND_S, check=True)
 
 
-def kcl(endpoints, retrieval="fan-out"):
+def kcl(endpoints, retrieval="fan-out", jars=KCL_3):
     """KCL reads a stream, one of whose shards is split, and a child then merged: each record once, parents first."""
     kinesis = Kinesis(endpoints)
     kinesis.create("s", 2)
@@ -995,48 +987,33 @@ def kcl(endpoints, retrieval="fan-out"):
             put.setdefault(shard, []).append(text)
 
     write(f"before-{n}" for n in range(50))
-    dynamo = ThreadedMotoServer(port=0)
-    dynamo.start()
-    host, port = dynamo.get_host_and_port()
-    worker = java("Kcl.java", endpoints[0], f"http://{host}:{port}", "s", retrieval, "150", "3")
-    lines, said = [], []
-
-    def listen():
-        for line in worker.stdout:
-            lines.append(line)
-            if line.startswith("shardId-"):
-                said.append(tuple(line.rstrip("\n").split(" ", 2)))
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
     first, second, lower, upper, merged = (f"shardId-{n:012}" for n in range(5))
-    try:
-        # It makes its tables first, and takes its time.
-        start = time.time()
-        while not {(first, "begins"), (second, "begins")} <= set(said):
-            assert worker.poll() is None and time.time() - start < 4 * BOUND_S, "".join(lines)[-9000:]
-            time.sleep(0.1)
+    with Tables() as tables, Worker(endpoints[0], tables, "s", retrieval, jars) as worker:
+        worker.until("both shards begin", lambda: {(first, "begins"), (second, "begins")} <= set(worker.said))
         kinesis.split_shard(StreamName="s", ShardToSplit=first, NewStartingHashKey="1" + "0" * 30)
         kinesis.active("s")
         write(f"between-{n}" for n in range(50))
         kinesis.merge_shards(StreamName="s", ShardToMerge=upper, AdjacentShardToMerge=second)
         kinesis.active("s")
         write(f"after-{n}" for n in range(50))
-        worker.wait(7 * BOUND_S)
-        listener.join(BOUND_S)
-        assert worker.returncode == 0, "".join(lines)[-9000:]
-    finally:
-        worker.kill()
-        dynamo.stop()
-    given = {shard: [it[2] for it in said if it[:2] == (shard, "gives")] for shard in put}
-    equal(given, put)
+        ends = {(shard, "ends") for shard in (first, second, upper)}
+        worker.until("all is given", lambda: ends <= set(worker.said) and sum(map(len, worker.given().values())) >= 150)
+    equal({shard: [it.text for it in given] for shard, given in worker.given().items()}, put)
     for parent, child in [(first, lower), (first, upper), (upper, merged), (second, merged)]:
-        events = [it for it in said if it in [(parent, "ends"), (child, "begins")]]
+        events = [it for it in worker.said if it in [(parent, "ends"), (child, "begins")]]
         equal(events, [(parent, "ends"), (child, "begins")])
 
 
 def kcl_polling(endpoints):
     kcl(endpoints, "polling")
+
+
+def kcl_2(endpoints):
+    kcl(endpoints, "fan-out", KCL_2)
+
+
+def kcl_2_polling(endpoints):
+    kcl(endpoints, "polling", KCL_2)
 
 
 if __name__ == "__main__":
