@@ -1,6 +1,9 @@
-//! `kill -9` of real nodes while Kinesis clients write, read, split and merge: their SDK tries again by itself, and they see
-//! nothing else; nothing acknowledged is lost. What they do and check is in `node/tests/kinesis/kills.py`.
+//! `kill -9` of real nodes while Kinesis clients write, read, split and merge: their SDKs try again by themselves, and they see
+//! nothing else; nothing acknowledged is lost. What they do and check is in `node/tests/kinesis/`: `kills.py`, which knows the
+//! nodes as one name's addresses, and `kills_sdks.py`, which knows a load balancer before them.
 #![allow(clippy::disallowed_methods)]
+
+mod clients;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -8,39 +11,68 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use braid_jepsen::cluster::{Cluster, NODES};
+use clients::{has, python, root};
 use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::net::{TcpListener, TcpStream};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_braid");
 
 /// How long the clients work before and after each blow.
 const BETWEEN: Duration = Duration::from_secs(3);
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+/// Stands before the nodes: each connection goes to the next of them that takes it. What a node has lost, its client loses.
+async fn balance(nodes: Vec<String>) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move {
+        let mut turn = 0;
+        while let Ok((mut client, _)) = listener.accept().await {
+            turn += 1;
+            let nodes: Vec<String> = (0..nodes.len()).map(|n| nodes[(turn + n) % nodes.len()].clone()).collect();
+            tokio::spawn(async move {
+                for node in nodes {
+                    if let Ok(mut node) = TcpStream::connect(node).await {
+                        // Small messages, each of them waited for.
+                        let _ = (client.set_nodelay(true), node.set_nodelay(true));
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Ok(address)
 }
 
-/// A Python that has boto3.
-fn python() -> Result<String, String> {
-    let made = Command::new(root().join("scripts/kinesis-clients")).output().map_err(|e| e.to_string())?;
-    match made.status.success() {
-        true => Ok(String::from_utf8_lossy(&made.stdout).trim().to_string()),
-        false => Err(String::from_utf8_lossy(&made.stderr).trim().to_string()),
-    }
+/// How clients know the nodes.
+#[derive(Clone, Copy)]
+enum Known {
+    /// By all of their addresses.
+    Each,
+    /// By the address of what stands before them.
+    Balanced,
 }
 
-async fn clients_go_on_while_nodes_are_killed(python: &str) -> Result<(), Failed> {
+async fn nodes_are_killed_under(script: &str, python: &str, known: Known) -> Result<(), Failed> {
     // A shard's limits are not what is tested, and a poller of many shards would meet them.
     let mut cluster = Cluster::start(Path::new(BINARY), "throttle = \"off\"").await;
+    let endpoints = match known {
+        Known::Each => cluster.endpoints().join(","),
+        Known::Balanced => balance(cluster.endpoints()).await?,
+    };
     let mut clients = Command::new(python)
-        .arg(root().join("node/tests/kinesis/kills.py"))
-        .arg(cluster.endpoints().join(","))
+        .arg(root().join("node/tests/kinesis").join(script))
+        .arg(endpoints)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
     let mut said = BufReader::new(clients.stdout.take().expect("piped"));
-    let mut line = String::new();
-    said.read_line(&mut line)?;
+    let line = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        said.read_line(&mut line).map(|_| (said, line))
+    });
+    let (mut said, line) = line.await??;
     if line != "at work\n" {
         return Err(format!("the clients are not at work: {line}").into());
     }
@@ -52,8 +84,11 @@ async fn clients_go_on_while_nodes_are_killed(python: &str) -> Result<(), Failed
     tokio::time::sleep(BETWEEN).await;
     // The end of its input is what ends it.
     drop(clients.stdin.take());
-    let mut rest = String::new();
-    said.read_to_string(&mut rest)?;
+    let rest = tokio::task::spawn_blocking(move || {
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).map(|_| rest)
+    });
+    let rest = rest.await??;
     println!("{rest}");
     let ended = clients.wait()?;
     let words = (0..NODES).map(|node| format!("node {}:\n{}", node + 1, cluster.last_words(node)));
@@ -62,15 +97,28 @@ async fn clients_go_on_while_nodes_are_killed(python: &str) -> Result<(), Failed
 
 fn main() {
     let arguments = Arguments::from_args();
-    let python = python();
-    if let Err(why) = &python {
-        eprintln!("SKIPPED: no node is killed under Kinesis clients, since they can't be had here: {why}");
-    }
-    let missing = python.is_err();
-    let run = move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(clients_go_on_while_nodes_are_killed(&python.unwrap_or_default()))
-    };
-    let trial = Trial::test("clients_go_on_while_nodes_are_killed", run).with_ignored_flag(missing);
-    libtest_mimic::run(&arguments, vec![trial]).exit();
+    let found = python();
+    let python = found.clone().unwrap_or_default();
+    let trials = [
+        ("clients_go_on_while_nodes_are_killed", "boto3", "kills.py", Known::Each, has(&found, &[], &[])),
+        (
+            "other_sdks_and_kcl_go_on_while_nodes_are_killed",
+            "the SDKs for JavaScript and Java, and KCL",
+            "kills_sdks.py",
+            Known::Balanced,
+            has(&found, &["js"], &["node", "java"]),
+        ),
+    ];
+    let trials = trials.map(|(name, clients, script, known, there)| {
+        if let Err(why) = &there {
+            eprintln!("SKIPPED: no node is killed under {clients}, since that can't be had here: {why}");
+        }
+        let python = python.clone();
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            runtime.block_on(nodes_are_killed_under(script, &python, known))
+        };
+        Trial::test(name, run).with_ignored_flag(there.is_err())
+    });
+    libtest_mimic::run(&arguments, trials.into()).exit();
 }

@@ -63,10 +63,10 @@ class Kinesis:
             assert time.time() - start < BOUND_S, "no end of the shard"
 
 
-def wait(what, condition):
+def wait(what, condition, bound_s=BOUND_S):
     start = time.time()
     while not condition():
-        assert time.time() - start < BOUND_S, f"waited {BOUND_S} s until {what}"
+        assert time.time() - start < bound_s, f"waited {bound_s} s until {what}"
         time.sleep(0.02)
     return True
 

@@ -21,9 +21,11 @@ import traceback
 import boto3
 import urllib3
 from botocore.config import Config
-from botocore.exceptions import ClientError, EventStreamError, HTTPClientError
+from botocore.exceptions import EventStreamError, HTTPClientError
 
+import history
 from cluster import REGION, equal, wait
+from resharding import reshard
 
 NAME, STREAM = "kinesis.test", "s"
 WRITERS = 6
@@ -83,8 +85,9 @@ def working(work):
     return start
 
 
-# What was acknowledged: text → (shard, sequence number); and the longest that a writer was kept waiting.
-sent, acked, longest = set(), {}, [0.0]
+# How many records each writer put; what was acknowledged: text → (shard, sequence number); and the longest that a writer was
+# kept waiting.
+sent, acked, longest = collections.Counter(), {}, [0.0]
 
 
 @working
@@ -93,11 +96,11 @@ def write(writer):
     n = 0
     while not stopped.is_set():
         text = f"{writer}:{n}"
-        sent.add(text)
+        sent[writer] += 1
         start = time.monotonic()
         put = kinesis.put_record(StreamName=STREAM, Data=text.encode(), PartitionKey=writer)
         longest[0] = max(longest[0], time.monotonic() - start)
-        acked[text] = (put["ShardId"], put["SequenceNumber"])
+        acked[text] = (put["ShardId"], int(put["SequenceNumber"]))
         n += 1
 
 
@@ -108,7 +111,7 @@ def write_many():
     while not stopped.is_set():
         texts = [f"many:{n + it}" for it in range(20)]
         n += len(texts)
-        sent.update(texts)
+        sent["many"] += len(texts)
         while texts:
             records = [{"Data": it.encode(), "PartitionKey": it} for it in texts]
             answer = kinesis.put_records(StreamName=STREAM, Records=records)
@@ -119,36 +122,14 @@ def write_many():
                     counted[f"records failed: {record['ErrorCode']}"] += 1
                     failed.append(text)
                 else:
-                    acked[text] = (record["ShardId"], record["SequenceNumber"])
+                    acked[text] = (record["ShardId"], int(record["SequenceNumber"]))
             equal(len(failed), answer["FailedRecordCount"])
             texts = failed
 
 
 @working
-def reshard():
-    kinesis = client()
-    while not stopped.is_set():
-        shards = kinesis.list_shards(StreamName=STREAM, ShardFilter={"Type": "AT_LATEST"})["Shards"]
-        shards.sort(key=lambda it: int(it["HashKeyRange"]["StartingHashKey"]))
-        try:
-            if len(shards) < 5:
-                shard = random.choice(shards)
-                start, end = (int(shard["HashKeyRange"][it]) for it in ("StartingHashKey", "EndingHashKey"))
-                middle = str((start + end) // 2)
-                kinesis.split_shard(StreamName=STREAM, ShardToSplit=shard["ShardId"], NewStartingHashKey=middle)
-                counted["splits"] += 1
-            else:
-                at = random.randrange(len(shards) - 1)
-                first, second = shards[at]["ShardId"], shards[at + 1]["ShardId"]
-                kinesis.merge_shards(StreamName=STREAM, ShardToMerge=first, AdjacentShardToMerge=second)
-                counted["merges"] += 1
-        except ClientError as error:
-            # What the first attempt did, the next one finds done: as on the service, these calls can't be told apart.
-            assert error.response["Error"]["Code"] in {"ResourceInUseException", "InvalidArgumentException"}, error
-            assert error.response["ResponseMetadata"]["RetryAttempts"] > 0, error
-            counted["found done by an earlier attempt"] += 1
-        summary = lambda: kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
-        wait("the stream is ACTIVE", lambda: summary()["StreamStatus"] == "ACTIVE")
+def split_and_merge():
+    reshard(client(), STREAM, counted, stopped)
 
 
 class Lineage:
@@ -170,7 +151,7 @@ polled, pushed = collections.defaultdict(list), collections.defaultdict(list)
 
 
 def read_of(records):
-    return [(it["SequenceNumber"], it["Data"].decode()) for it in records]
+    return [(int(it["SequenceNumber"]), it["Data"].decode()) for it in records]
 
 
 @working
@@ -233,30 +214,6 @@ def follow(shard, consumer, lineage):
             counted["subscriptions lost: InternalFailureException"] += 1
 
 
-def check():
-    """Each promise, over all that was seen."""
-    everything = [(shard, number, text) for shard, records in polled.items() for number, text in records]
-    equal({shard: records for shard, records in pushed.items() if records}, {k: v for k, v in polled.items() if v})
-    for shard, records in polled.items():
-        numbers = [int(number) for number, _ in records]
-        assert all(a < b for a, b in zip(numbers, numbers[1:])), f"{shard} is out of order"
-        newest = {}
-        for _, text in records:
-            writer, n = text.split(":")
-            if writer != "many":
-                # Once more, if an attempt was stored whose answer was lost; never for the first time after a later one.
-                assert int(n) <= newest.get(writer, int(n)) + 1, f"{text} after {writer}:{newest[writer]} in {shard}"
-                newest[writer] = max(newest.get(writer, 0), int(n))
-    found = set(everything)
-    lost = [text for text, (shard, number) in acked.items() if (shard, number, text) not in found]
-    assert not lost, f"{len(lost)} acknowledged and lost: {lost[:10]}"
-    invented = {text for _, _, text in everything} - sent
-    assert not invented, f"never put: {list(invented)[:10]}"
-    counted["acknowledged"], counted["read"] = len(acked), len(everything)
-    counted["shards"] = len(polled)
-    assert len(acked) > 500 and counted["splits"] + counted["merges"] > 3, f"hardly anything was done: {counted}"
-
-
 def main():
     addresses = [(host, int(port)) for host, port in (it.rsplit(":", 1) for it in sys.argv[1].split(","))]
     resolve(addresses)
@@ -270,7 +227,7 @@ def main():
     wait("the consumer is ACTIVE", lambda: described()["ConsumerStatus"] == "ACTIVE")
     shards = [it["ShardId"] for it in kinesis.list_shards(StreamName=STREAM)["Shards"]]
 
-    writers = [write(f"w{n}") for n in range(WRITERS)] + [write_many(), reshard()]
+    writers = [write(f"w{n}") for n in range(WRITERS)] + [write_many(), split_and_merge()]
     lineage = Lineage(shards)
     poller = poll(shards)
     followers.extend(follow(shard, consumer, lineage) for shard in shards)
@@ -288,7 +245,10 @@ def main():
         thread.join(120)
         assert not thread.is_alive(), "a follower does not end"
     assert not broken, "\n".join(broken[:5])
-    check()
+    counted["acknowledged"] = len(acked)
+    counted["read"] = history.check(sent, acked, {"polled": polled, "pushed": pushed})
+    counted["shards"] = len(polled)
+    assert len(acked) > 500 and counted["splits"] + counted["merges"] > 3, f"hardly anything was done: {counted}"
     for what, count in sorted(counted.items()):
         print(f"{what}: {count}")
     print(f"longest wait of a writer: {longest[0]:.1f} s")
