@@ -216,7 +216,7 @@ async fn a_node_that_is_behind_does_not_deny_a_shard() {
     let child = "shardId-000000000002";
     let held = iterator(&mut admin, "s", child, Kind::TrimHorizon, "", 0).await;
 
-    let listen = cluster.configs[2].peer_listen.clone();
+    let listen = cluster.configs[2].peer_listen;
     cluster.configs[2].peer_listen = "127.0.0.1:0".parse().unwrap();
     cluster.restart(2).await;
     let mut behind = client(&cluster, 2).await;
