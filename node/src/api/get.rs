@@ -114,13 +114,19 @@ impl Service {
                 return Err(ApiError::invalid("limit", why));
             }
         };
-        let routes = self.router.stream_with(token.shard).await.map_err(|error| match error {
-            RouteError::NoShard(shard) => ApiError::NoSuchShardName(format!(
-                "the shard of this iterator (index {} of stream id {}) does not exist: its stream was deleted since",
-                shard.index, shard.stream
-            )),
-            error => error.into(),
-        })?;
+        let routes = match self.router.stream_with(token.shard).await {
+            Ok(routes) => routes,
+            Err(RouteError::NoShard(shard)) => {
+                return Err(match self.router.stream_of(shard) {
+                    Ok(routes) => wire::no_shard(&routes, shard),
+                    Err(_) => ApiError::NoSuchShardName(format!(
+                        "the stream of this iterator (id {}) does not exist: it was deleted since",
+                        shard.stream
+                    )),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
         if !routes.is_serving() {
             return Err(RouteError::NotServing(routes.stream.name.clone(), routes.stream.status).into());
         }

@@ -13,6 +13,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
 import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
 import software.amazon.awssdk.core.SdkBytes;
@@ -101,6 +102,19 @@ public class Sdk {
         SubscribeToShardEvent last = events.get(events.size() - 1);
         equal(last.childShards().size(), 2);
         equal(last.continuationSequenceNumber(), null);
+
+        // Merged again, and gone.
+        List<String> halves = last.childShards().stream().map(ChildShard::shardId).collect(Collectors.toList());
+        until("the split is done", () -> summary(kinesis).streamStatus() == StreamStatus.ACTIVE);
+        kinesis.mergeShards(it -> it.streamName("java").shardToMerge(halves.get(0)).adjacentShardToMerge(halves.get(1))).get();
+        until("the merge is done", () -> summary(kinesis).streamStatus() == StreamStatus.ACTIVE);
+        List<Shard> shards = kinesis.listShards(it -> it.streamName("java")).get().shards();
+        List<Shard> open = shards.stream().filter(it -> it.sequenceNumberRange().endingSequenceNumber() == null)
+            .filter(it -> halves.get(0).equals(it.parentShardId())).collect(Collectors.toList());
+        equal(open.size(), 1);
+        equal(open.get(0).adjacentParentShardId(), halves.get(1));
+        kinesis.deleteStream(it -> it.streamName("java").enforceConsumerDeletion(true)).get();
+        until("the stream is gone", () -> !kinesis.listStreams().get().streamNames().contains("java"));
         kinesis.close();
         System.out.println("the Java SDK: ok");
     }

@@ -894,6 +894,21 @@ def command_line(endpoints):
     record = aws("get-records", "--shard-iterator", found["ShardIterator"])["Records"][0]
     equal((record["SequenceNumber"], base64.b64decode(record["Data"])), (put["SequenceNumber"], b"hello"))
 
+    # It has no subscribe-to-shard: botocore's event streams are not for a command line.
+    aws("split-shard", "--stream-name", "clicks", "--shard-to-split", put["ShardId"], "--new-starting-hash-key", str(2**127))
+    aws("wait", "stream-exists", "--stream-name", "clicks")
+    halves = [it["ShardId"] for it in aws("list-shards", "--stream-name", "clicks")["Shards"] if it.get("ParentShardId") == put["ShardId"]]
+    equal(len(halves), 2)
+    aws("merge-shards", "--stream-name", "clicks", "--shard-to-merge", halves[0], "--adjacent-shard-to-merge", halves[1])
+    aws("wait", "stream-exists", "--stream-name", "clicks")
+    latest = aws("list-shards", "--stream-name", "clicks", "--shard-filter", "Type=AT_LATEST")["Shards"]
+    equal([(it["ParentShardId"], it["AdjacentParentShardId"]) for it in latest], [(halves[0], halves[1])])
+    after = aws("put-record", "--stream-name", "clicks", "--partition-key", "me", "--data", "once more")
+    equal(after["ShardId"], latest[0]["ShardId"])
+    aws("delete-stream", "--stream-name", "clicks")
+    aws("wait", "stream-not-exists", "--stream-name", "clicks")
+    equal(aws("list-streams")["StreamNames"], [])
+
 
 def prior_knowledge(endpoints):
     """HTTP/2 in clear text, without any upgrade: what KCL and the JavaScript SDK speak. Records in CBOR."""
