@@ -1,54 +1,34 @@
 //! Which shard takes a hash key: one stream's open shards, as last listed.
 //!
-//! Owns an immutable snapshot, and how the producer names shards. Its invariant: the ranges tile the whole space of hash keys, so
+//! Owns an immutable snapshot. Its invariant: the ranges tile the whole space of hash keys, so
 //! every lookup finds a shard; a listing that doesn't is refused. Deliberately not here: whether
 //! the snapshot is still true (a node says so when it isn't) and who leads (see `nodes`).
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 
 use braid_proto::v1;
+use braid_stream::shard_map;
 use braid_stream::{HashKey, HashRange, ShardId, StreamId};
 
-/// A shard of the stream: what nodes call it, and in order and equal by its index, since a producer of ten thousand shards
-/// looks each of them up several times for each record.
-#[derive(Clone, Debug)]
-pub(crate) struct ShardName {
-    index: u32,
-    /// `shardId-000000000000`
-    pub text: Arc<str>,
-}
+/// A shard of the stream by its index, which its name has: a producer of ten thousand shards looks each of them up several
+/// times for each record.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct ShardIndex(pub u32);
 
-impl ShardName {
+impl ShardIndex {
     /// The error is a name that no shard has.
-    pub fn parse(text: &str) -> Result<ShardName, RoutesError> {
-        let unreadable = |_| RoutesError::Unnamed { shard: text.to_owned() };
+    pub fn parse(name: &str) -> Result<ShardIndex, RoutesError> {
+        let unreadable = |_| RoutesError::Unnamed { shard: name.to_owned() };
         // Of which stream is known.
-        let ShardId { index, .. } = ShardId::parse(StreamId(0), text).map_err(unreadable)?;
-        Ok(ShardName { index, text: Arc::from(text) })
+        ShardId::parse(StreamId(0), name).map(|it| ShardIndex(it.index)).map_err(unreadable)
     }
 }
 
-impl PartialEq for ShardName {
-    fn eq(&self, other: &ShardName) -> bool {
-        self.index == other.index
-    }
-}
-
-impl Eq for ShardName {}
-
-impl PartialOrd for ShardName {
-    fn partial_cmp(&self, other: &ShardName) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ShardName {
-    fn cmp(&self, other: &ShardName) -> Ordering {
-        self.index.cmp(&other.index)
+impl fmt::Display for ShardIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&ShardId { stream: StreamId(0), index: self.0 }.name())
     }
 }
 
@@ -56,7 +36,7 @@ impl Ord for ShardName {
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub range: HashRange,
-    pub shard: ShardName,
+    pub shard: ShardIndex,
     /// The Raft group it lives in.
     pub group: u32,
 }
@@ -65,7 +45,9 @@ pub(crate) struct Route {
 #[derive(Clone, Debug)]
 pub(crate) struct Routes {
     routes: Vec<Route>,
-    shards: BTreeSet<ShardName>,
+    /// Where each of them begins: in few lines of cache, for the search.
+    starts: Vec<HashKey>,
+    shards: BTreeSet<ShardIndex>,
 }
 
 impl Routes {
@@ -75,7 +57,7 @@ impl Routes {
             .iter()
             .filter(|shard| is_open(shard))
             .map(|shard| {
-                Ok(Route { range: range_of(shard)?, shard: ShardName::parse(&shard.shard_id)?, group: shard.group })
+                Ok(Route { range: range_of(shard)?, shard: ShardIndex::parse(&shard.shard_id)?, group: shard.group })
             })
             .collect::<Result<Vec<Route>, RoutesError>>()?;
         routes.sort_by_key(|route| route.range.start());
@@ -89,8 +71,9 @@ impl Routes {
         }
         match (next, routes.is_empty()) {
             (None, false) => {
-                let shards = routes.iter().map(|route| route.shard.clone()).collect();
-                Ok(Routes { routes, shards })
+                let shards = routes.iter().map(|route| route.shard).collect();
+                let starts = routes.iter().map(|route| route.range.start()).collect();
+                Ok(Routes { routes, starts, shards })
             }
             (end, _) => Err(RoutesError::NotTiled { at: HashKey(end.unwrap_or(0)) }),
         }
@@ -98,15 +81,14 @@ impl Routes {
 
     /// The shard that takes `key`.
     pub fn lookup(&self, key: HashKey) -> &Route {
-        let after = self.routes.partition_point(|route| route.range.start() <= key);
-        let route = &self.routes[after - 1]; // the first range starts at 0
+        let route = &self.routes[shard_map::range_of(&self.starts, key)];
         assert!(route.range.contains(key), "ranges tile the hash keys");
         route
     }
 
     /// Whether the shard is among the open ones.
-    pub fn has(&self, shard: &ShardName) -> bool {
-        self.shards.contains(shard)
+    pub fn has(&self, shard: ShardIndex) -> bool {
+        self.shards.contains(&shard)
     }
 }
 
@@ -218,7 +200,7 @@ pub(crate) mod tests {
             ..shard(9, HashRange::FULL, 1)
         });
         let routes = Routes::of(&shards).unwrap();
-        let has = |text: &str| routes.has(&ShardName::parse(text).unwrap());
+        let has = |text: &str| routes.has(ShardIndex::parse(text).unwrap());
         assert!(!has("shardId-000000000009") && has("shardId-000000000001"));
     }
 }

@@ -13,11 +13,11 @@ use braid_proto::v1;
 use super::queue::Batch;
 use super::verdict::{Pending, Verdict};
 use crate::aggregate::{OVERHEAD_BYTES, Part, pack, unpack};
-use crate::routes::ShardName;
+use crate::routes::ShardIndex;
 
 /// Records that travel as one, and the shard that they are believed to go to.
 pub(super) struct Pack<'a, T> {
-    shard: &'a ShardName,
+    shard: ShardIndex,
     records: &'a [Pending<T>],
     /// Whether they are put into an aggregate at all.
     aggregate: bool,
@@ -68,9 +68,10 @@ impl<T> Pack<'_, T> {
     pub fn each(&self, verdict: Verdict) -> impl Iterator<Item = Verdict> {
         let verdicts = iter::repeat_n(verdict, self.records.len());
         self.records.iter().zip(verdicts).map(|(record, verdict)| match &verdict {
-            Verdict::Acked { shard, .. } if *shard != self.shard.text && record.hash != self.records[0].hash => {
-                let why =
-                    format!("it was appended in an aggregate that went to {shard} instead of {}", self.shard.text);
+            Verdict::Acked { shard, sequence_number }
+                if sequence_number.shard_index != self.shard.0 && record.hash != self.records[0].hash =>
+            {
+                let why = format!("it was appended in an aggregate that went to {shard} instead of {}", self.shard);
                 Verdict::Unknown { why }
             }
             _ => verdict,
@@ -109,18 +110,17 @@ mod tests {
 
     #[test]
     fn an_aggregate_that_went_elsewhere_is_certain_only_of_the_keys_it_went_by() {
-        let shard = |index: u32| ShardName::parse(&format!("shardId-{index:012}")).unwrap();
-        let (believed, other) = (shard(0), shard(1));
+        let (believed, other) = (ShardIndex(0), ShardIndex(1));
         let records = [pending("a"), pending("b"), pending("a")];
-        let pack = Pack { shard: &believed, records: &records, aggregate: true };
-        let sequence_number =
-            SequenceNumber { created_s: 1, shard_index: 0, offset: braid_stream::Offset(0), arrival_s: 2 };
-        let acked = |shard: &ShardName| {
-            let verdicts = pack.each(Verdict::Acked { shard: shard.text.clone(), sequence_number });
+        let pack = Pack { shard: believed, records: &records, aggregate: true };
+        let acked = |shard: ShardIndex| {
+            let sequence_number =
+                SequenceNumber { created_s: 1, shard_index: shard.0, offset: braid_stream::Offset(0), arrival_s: 2 };
+            let verdicts = pack.each(Verdict::Acked { shard: shard.to_string().into(), sequence_number });
             verdicts.map(|it| matches!(it, Verdict::Acked { .. })).collect::<Vec<_>>()
         };
-        assert_eq!(acked(&believed), [true, true, true]);
-        assert_eq!(acked(&other), [true, false, true]);
+        assert_eq!(acked(believed), [true, true, true]);
+        assert_eq!(acked(other), [true, false, true]);
     }
 
     #[test]

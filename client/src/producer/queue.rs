@@ -23,11 +23,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use braid_env::time::Instant;
 use braid_probe::{Mark, sometimes};
+use indexmap::IndexMap;
 
 use super::Outcome;
 use super::verdict::{After, Pending, Rules, Verdict, expired_outcome};
 use crate::backoff;
-use crate::routes::{Routes, ShardName};
+use crate::routes::{Routes, ShardIndex};
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +50,7 @@ pub(super) struct Batch<T> {
     pub group: u32,
     pub records: Vec<Pending<T>>,
     /// Which shard, and how many of `records` in a row.
-    slices: Vec<(ShardName, usize)>,
+    slices: Vec<(ShardIndex, usize)>,
 }
 
 pub(super) struct Queues<T> {
@@ -57,10 +58,12 @@ pub(super) struct Queues<T> {
     routes: Routes,
     /// Routes to change to once nothing is in flight for the shards they don't have.
     next_routes: Option<Routes>,
-    shards: BTreeMap<ShardName, ShardQueue<T>>,
+    /// Looked up several times for each record, among ten thousand. Their order depends on what was put and installed alone,
+    /// so that a simulated run repeats.
+    shards: IndexMap<ShardIndex, ShardQueue<T>>,
     lanes: BTreeMap<u32, Lane>,
     /// Shards in `State::Paused`, by the end of their pause.
-    paused: BTreeSet<(Instant, ShardName)>,
+    paused: BTreeSet<(Instant, ShardIndex)>,
     in_flight: BTreeMap<BatchId, Batch<T>>,
     batches: u64,
 }
@@ -91,7 +94,7 @@ enum State {
 /// The ready shards of one group, in the order in which they became ready.
 #[derive(Default)]
 struct Lane {
-    ready: VecDeque<ShardName>,
+    ready: VecDeque<ShardIndex>,
     records: usize,
     bytes: u64,
     /// When the longest waiting record has lingered enough. Present iff `ready` isn't empty.
@@ -101,12 +104,12 @@ struct Lane {
 
 impl<T> Batch<T> {
     /// The records shard after shard, as they were believed to be theirs.
-    pub fn by_shard(&self) -> impl Iterator<Item = (&ShardName, &[Pending<T>])> {
+    pub fn by_shard(&self) -> impl Iterator<Item = (ShardIndex, &[Pending<T>])> {
         let mut rest = &self.records[..];
         self.slices.iter().map(move |(shard, count)| {
             let (theirs, others) = rest.split_at(*count);
             rest = others;
-            (shard, theirs)
+            (*shard, theirs)
         })
     }
 }
@@ -117,7 +120,7 @@ impl<T> Queues<T> {
             rules,
             routes,
             next_routes: None,
-            shards: BTreeMap::new(),
+            shards: IndexMap::new(),
             lanes: BTreeMap::new(),
             paused: BTreeSet::new(),
             in_flight: BTreeMap::new(),
@@ -129,15 +132,15 @@ impl<T> Queues<T> {
     pub fn push(&mut self, record: Pending<T>) {
         let route = self.routes.lookup(record.hash);
         let next = &self.next_routes;
-        let queue = self.shards.entry(route.shard.clone()).or_insert_with(|| {
-            let retiring = next.as_ref().is_some_and(|next| !next.has(&route.shard));
+        let queue = self.shards.entry(route.shard).or_insert_with(|| {
+            let retiring = next.as_ref().is_some_and(|next| !next.has(route.shard));
             ShardQueue::new(route.group, retiring)
         });
         let (size, ready_at) = (record.size(), record.put_at + self.rules.linger);
         queue.bytes += size;
         queue.waiting.push_back(record);
         match queue.state {
-            State::Empty => make_ready(&mut self.lanes, &route.shard, queue, ready_at),
+            State::Empty => make_ready(&mut self.lanes, route.shard, queue, ready_at),
             State::Ready => {
                 let lane = self.lanes.get_mut(&queue.group).expect("it is in a lane");
                 lane.records += 1;
@@ -199,9 +202,9 @@ impl<T> Queues<T> {
         let mut rest = batch.records.into_iter().zip(verdicts);
         for (shard, count) in batch.slices {
             let slice: Vec<_> = rest.by_ref().take(count).collect();
-            settled.relist |= slice.iter().any(|(_, v)| v.doubts_route(&shard));
+            settled.relist |= slice.iter().any(|(_, v)| v.doubts_route(shard));
             let after = self.rules.judge(slice, now, &mut settled.resolved);
-            self.return_to_queue(&shard, after, now, below);
+            self.return_to_queue(shard, after, now, below);
         }
         self.try_change_routes(now);
         settled
@@ -231,7 +234,7 @@ impl<T> Queues<T> {
             let (_, shard) = self.paused.pop_first().expect("it is there");
             let queue = self.shards.get_mut(&shard).expect("paused shards have one");
             assert!(matches!(queue.state, State::Paused(_)));
-            make_ready(&mut self.lanes, &shard, queue, now);
+            make_ready(&mut self.lanes, shard, queue, now);
         }
     }
 
@@ -284,8 +287,8 @@ impl<T> Queues<T> {
         batch
     }
 
-    fn return_to_queue(&mut self, shard: &ShardName, after: After<T>, now: Instant, below: &mut dyn FnMut(u64) -> u64) {
-        let queue = self.shards.get_mut(shard).expect("it had records in flight");
+    fn return_to_queue(&mut self, shard: ShardIndex, after: After<T>, now: Instant, below: &mut dyn FnMut(u64) -> u64) {
+        let queue = self.shards.get_mut(&shard).expect("it had records in flight");
         assert_eq!(queue.state, State::InFlight);
         for record in after.again.into_iter().rev() {
             queue.bytes += record.size();
@@ -303,7 +306,7 @@ impl<T> Queues<T> {
             (Some(_), Some(asked)) => {
                 let until = now + backoff::wait(queue.attempts, asked, below);
                 queue.state = State::Paused(until);
-                self.paused.insert((until, shard.clone()));
+                self.paused.insert((until, shard));
             }
             (Some(head), None) => {
                 let ready_at = head.put_at + self.rules.linger;
@@ -316,12 +319,12 @@ impl<T> Queues<T> {
     /// those back that an earlier `next_routes` did not have.
     fn hold_retiring(&mut self, now: Instant) {
         let next = self.next_routes.as_ref().expect("set by the caller");
-        for (shard, queue) in &mut self.shards {
+        for (&shard, queue) in &mut self.shards {
             let retiring = !next.has(shard);
             match (queue.state, retiring) {
                 (State::Ready, true) => {
                     let lane = self.lanes.get_mut(&queue.group).expect("it is in a lane");
-                    lane.ready.retain(|ready| ready != shard);
+                    lane.ready.retain(|ready| *ready != shard);
                     lane.records -= queue.waiting.len();
                     lane.bytes -= queue.bytes;
                     if lane.ready.is_empty() {
@@ -330,7 +333,7 @@ impl<T> Queues<T> {
                     queue.state = State::Held;
                 }
                 (State::Paused(until), true) => {
-                    assert!(self.paused.remove(&(until, shard.clone())));
+                    assert!(self.paused.remove(&(until, shard)));
                     queue.state = State::Held;
                 }
                 (State::Empty, true) => queue.state = State::Held,
@@ -346,15 +349,15 @@ impl<T> Queues<T> {
         let Some(next) = &self.next_routes else {
             return;
         };
-        let settled = self.shards.iter().all(|(shard, queue)| next.has(shard) || queue.state == State::Held);
+        let settled = self.shards.iter().all(|(shard, queue)| next.has(*shard) || queue.state == State::Held);
         if !settled {
             return;
         }
         self.routes = self.next_routes.take().expect("it was there");
         sometimes!(!self.in_flight.is_empty(), Mark::RoutesChangedInFlight);
-        let gone: Vec<ShardName> = self.shards.keys().filter(|shard| !self.routes.has(shard)).cloned().collect();
+        let gone: Vec<ShardIndex> = self.shards.keys().copied().filter(|shard| !self.routes.has(*shard)).collect();
         for shard in gone {
-            let queue = self.shards.remove(&shard).expect("it was listed");
+            let queue = self.shards.swap_remove(&shard).expect("it was listed");
             for record in queue.waiting {
                 self.push(record);
             }
@@ -381,10 +384,10 @@ impl<T> ShardQueue<T> {
     }
 }
 
-fn make_ready<T>(lanes: &mut BTreeMap<u32, Lane>, shard: &ShardName, queue: &mut ShardQueue<T>, ready_at: Instant) {
+fn make_ready<T>(lanes: &mut BTreeMap<u32, Lane>, shard: ShardIndex, queue: &mut ShardQueue<T>, ready_at: Instant) {
     assert!(queue.state != State::Ready && !queue.waiting.is_empty());
     let lane = lanes.entry(queue.group).or_default();
-    lane.ready.push_back(shard.clone());
+    lane.ready.push_back(shard);
     lane.records += queue.waiting.len();
     lane.bytes += queue.bytes;
     lane.due = Some(lane.due.map_or(ready_at, |due| due.min(ready_at)));

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::{Outcome, RefusedReason};
 use crate::failure::Reason;
-use crate::routes::ShardName;
+use crate::routes::ShardIndex;
 
 /// How batches are cut and how long records are tried.
 #[derive(Clone, Debug)]
@@ -110,13 +110,17 @@ impl Rules {
         // in the stream already.
         let mut ahead: BTreeSet<String> = BTreeSet::new();
         let first_resolved = resolved.len();
-        for (mut record, verdict) in slice.into_iter().rev() {
+        let mut slice = slice.into_iter();
+        while let Some((mut record, verdict)) = slice.next_back() {
             let overtaken = ahead.contains(&record.key);
             let expired = self.is_expired(&record, now);
             match verdict {
                 Verdict::Acked { shard, sequence_number } => {
                     after.acked = true;
-                    ahead.insert(record.key);
+                    // Most batches to many shards have one record of each.
+                    if slice.len() > 0 {
+                        ahead.insert(record.key);
+                    }
                     resolved.push((record.token, Outcome::Acked { shard, sequence_number }));
                 }
                 Verdict::Unknown { why } => {
@@ -164,9 +168,9 @@ impl Rules {
 
 impl Verdict {
     /// Whether it suggests that `shard` is closed, or lives elsewhere than believed.
-    pub fn doubts_route(&self, expected: &ShardName) -> bool {
+    pub fn doubts_route(&self, expected: ShardIndex) -> bool {
         match self {
-            Verdict::Acked { shard, .. } => *shard != expected.text,
+            Verdict::Acked { sequence_number, .. } => sequence_number.shard_index != expected.0,
             Verdict::Refused { reason, .. } => matches!(
                 reason,
                 Reason::ShardClosed | Reason::WrongRange | Reason::NotLeader | Reason::NoLeader | Reason::Unspecified

@@ -167,7 +167,7 @@ impl Service {
         };
         let extent = extent.map_err(failed)?;
         let facts = facts(subject, &extent, caught_up);
-        self.throttle.admit_read(&reader.group, &facts).map_err(ApiError::Throttled)?;
+        self.throttle.admit(&reader.group, |rates| rates.read(&facts)).map_err(ApiError::Throttled)?;
         self.confirm(&reader).await?;
         let from = match position {
             Position::Offset(offset) => offset,

@@ -17,16 +17,18 @@ use braid_env::task;
 use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_proto::v1;
-use braid_stream::hash::HashKey;
+use braid_stream::hash::{HashKey, HashRange};
 use braid_stream::ids::{GroupId, ShardId};
 use braid_stream::name::StreamName;
 use braid_stream::record::Record;
 use braid_stream::sequence::SequenceNumber;
+use braid_stream::shard_map::Route;
 use futures_util::future::join_all;
 
 use super::error::{ApiError, Explained, detail_of};
 use super::wire::{self, Verdict};
 use super::{Call, Service};
+use crate::metrics::shards::ShardSeries;
 use crate::replication::{AppendOutcome, GroupHandle, ProposeError};
 use crate::routing::forward::{CallError, request};
 use crate::routing::{LEADER_WAIT, StreamRoutes, Target};
@@ -44,9 +46,15 @@ const BEHIND: Duration = Duration::from_millis(10);
 /// One record of a call and its place there.
 struct Item<'r> {
     nth: usize,
-    shard: ShardId,
+    route: Route,
     hash: HashKey,
     record: &'r Record,
+}
+
+/// A record that its shard's rates admit, and where it is counted once it is appended.
+struct Admitted<'i> {
+    item: &'i Item<'i>,
+    series: Arc<ShardSeries>,
 }
 
 /// What all records of a call share.
@@ -78,15 +86,16 @@ impl Service {
             for nth in held {
                 let record = &records[nth];
                 let hash = record.hash_key();
-                let route = put.routes.map.lookup(hash);
-                by_group.entry(route.group).or_default().push(Item { nth, shard: route.shard, hash, record });
+                let route = *put.routes.map.lookup(hash);
+                by_group.entry(route.group).or_default().push(Item { nth, route, hash, record });
             }
             let groups = by_group.into_iter().map(|(group, items)| self.put_group(&put, group, items));
             let round: Judged = join_all(groups).await.into_iter().flatten().collect();
             // What a shard refused that was just closed waits for its children, and goes to them.
             let may_wait = !call.forwarded && Instant::now() < until;
+            let outdated = self.is_outdated(&round, &put.routes);
             let (moved, settled): (Judged, Judged) =
-                round.into_iter().partition(|(_, verdict)| may_wait && is_moved(verdict));
+                round.into_iter().partition(|(_, verdict)| may_wait && is_moved(verdict, outdated));
             judged.extend(settled);
             if moved.is_empty() {
                 break;
@@ -113,10 +122,16 @@ impl Service {
         Ok(judged.into_iter().map(|(_, verdict)| verdict).collect())
     }
 
+    /// Whether some records were not led where they were sent, and this node knows of a split or merge by now.
+    fn is_outdated(&self, round: &Judged, routes: &StreamRoutes) -> bool {
+        let elsewhere = |(_, verdict): &(usize, Verdict)| verdict.outcome.as_ref().is_err_and(|why| why.is_elsewhere());
+        round.iter().any(elsewhere) && self.router.has_newer(routes)
+    }
+
     /// The routes to try next for records that closed shards refused; `None` if there are none in time.
     async fn follow(&self, routes: &Arc<StreamRoutes>, moved: &Judged, until: Instant) -> Option<Arc<StreamRoutes>> {
         let is_open = |shard: ShardId| routes.shard(shard).is_some_and(|it| it.is_open());
-        if moved.iter().any(|(_, verdict)| is_open(verdict.shard)) {
+        if self.router.has_newer(routes) || moved.iter().any(|(_, verdict)| is_open(verdict.shard)) {
             return self.router.newer_routes(routes, until).await;
         }
         // Another node is behind this one.
@@ -143,11 +158,13 @@ impl Service {
                 Target::There(address) => self.put_there(put, address, &items).await,
             };
             let may_retry = !put.call.forwarded && Instant::now() < until;
+            // Who was asked may know of a split that this node did not, and speak of the child's group: `put` finds it.
+            let outdated = self.is_outdated(&round, &put.routes);
             let mut again = BTreeSet::new();
             let mut hint = None;
             for (nth, verdict) in round {
                 match &verdict.outcome {
-                    Err(why) if may_retry && why.is_elsewhere() => {
+                    Err(why) if may_retry && !outdated && why.is_elsewhere() => {
                         hint = self.router.node_at(&why.detail.leader_address).or(hint);
                         again.insert(nth);
                     }
@@ -173,16 +190,11 @@ impl Service {
         if admitted.is_empty() {
             return judged;
         }
-        let records = admitted.iter().map(|item| (item.shard, item.record.clone())).collect();
+        let records = admitted.iter().map(|it| (it.item.route.shard, it.item.record.clone())).collect();
         match handle.append(records).await {
             Ok(outcomes) => {
                 assert!(outcomes.len() == admitted.len(), "every record has one outcome");
-                self.count(&handle, &admitted, &outcomes);
-                let verdicts = admitted.iter().zip(outcomes).map(|(item, outcome)| {
-                    let outcome = number_of(put, item.shard, outcome);
-                    (item.nth, Verdict { shard: item.shard, outcome })
-                });
-                judged.extend(verdicts);
+                judged.extend(admitted.iter().zip(outcomes).map(|(admitted, outcome)| verdict_on(admitted, outcome)));
             }
             Err(error) => {
                 let leader = match &error {
@@ -190,76 +202,51 @@ impl Service {
                     _ => None,
                 };
                 let why = ApiError::of_proposal(group, error, leader).explain();
-                judged.extend(admitted.iter().map(|item| failed(item, &why)));
+                judged.extend(admitted.iter().map(|it| failed(it.item, &why)));
             }
         }
         judged
     }
 
     /// Which records the shards' rates admit; the others' verdicts.
-    fn admit<'i>(&self, put: &Put<'_>, handle: &GroupHandle, items: &'i [Item<'i>]) -> (Vec<&'i Item<'i>>, Judged) {
-        let facts = self.facts(put, handle, items);
+    fn admit<'i>(&self, put: &Put<'_>, handle: &GroupHandle, items: &'i [Item<'i>]) -> (Vec<Admitted<'i>>, Judged) {
+        let facts = facts(put, handle, items);
         let mut refused: BTreeSet<ShardId> = BTreeSet::new();
         let (mut admitted, mut judged) = (Vec::with_capacity(items.len()), Vec::new());
-        let mut charged: BTreeSet<ShardId> = BTreeSet::new();
-        for item in items {
-            if planted(Bug::ChargedPerRequest) && !charged.insert(item.shard) {
-                admitted.push(item);
-                continue;
-            }
-            if put.keep_order && refused.contains(&item.shard) && !planted(Bug::KeepOrderIgnored) {
-                reachable!(Mark::PredecessorRefused);
-                judged.push(failed(item, &ApiError::PredecessorRefused(item.shard).explain()));
-                continue;
-            }
-            match self.throttle.admit_write(handle, &facts[&item.shard], item.hash, item.record) {
-                Ok(()) => admitted.push(item),
-                Err(throttled) => {
-                    if planted(Bug::ThrottledYetAppended) {
-                        let (handle, late) = (handle.clone(), vec![(item.shard, item.record.clone())]);
-                        task::spawn(async move { handle.append(late).await });
+        let mut charged: BTreeMap<ShardId, Arc<ShardSeries>> = BTreeMap::new();
+        self.throttle.admit(handle, |rates| {
+            for item in items {
+                let shard = item.route.shard;
+                if planted(Bug::ChargedPerRequest)
+                    && let Some(series) = charged.get(&shard)
+                {
+                    admitted.push(Admitted { item, series: series.clone() });
+                    continue;
+                }
+                if put.keep_order && refused.contains(&shard) && !planted(Bug::KeepOrderIgnored) {
+                    reachable!(Mark::PredecessorRefused);
+                    judged.push(failed(item, &ApiError::PredecessorRefused(shard).explain()));
+                    continue;
+                }
+                match rates.write(&facts[&shard], item.hash, item.record) {
+                    Ok(series) => {
+                        if planted(Bug::ChargedPerRequest) {
+                            charged.insert(shard, series.clone());
+                        }
+                        admitted.push(Admitted { item, series });
                     }
-                    refused.insert(item.shard);
-                    judged.push(failed(item, &ApiError::Throttled(throttled).explain()));
+                    Err(throttled) => {
+                        if planted(Bug::ThrottledYetAppended) {
+                            let (handle, late) = (handle.clone(), vec![(shard, item.record.clone())]);
+                            task::spawn(async move { handle.append(late).await });
+                        }
+                        refused.insert(shard);
+                        judged.push(failed(item, &ApiError::Throttled(throttled).explain()));
+                    }
                 }
             }
-        }
+        });
         (admitted, judged)
-    }
-
-    fn facts<'p>(
-        &self,
-        put: &'p Put<'_>,
-        handle: &GroupHandle,
-        items: &[Item<'_>],
-    ) -> BTreeMap<ShardId, ShardFacts<'p>> {
-        let shards: BTreeSet<ShardId> = items.iter().map(|item| item.shard).collect();
-        let stream = put.routes.stream.name.as_str();
-        let caught_up = handle.has_caught_up();
-        handle.state(|group| {
-            let facts = shards.into_iter().map(|shard| {
-                let known = group.shard(shard);
-                let limits = known.map_or(put.routes.limits, |it| it.limits);
-                let untouched = caught_up && known.is_none_or(|it| it.last().is_none());
-                let range = put.routes.shard(shard).expect("the route came from there").range;
-                (shard, ShardFacts { shard, range, limits, stream, untouched })
-            });
-            facts.collect()
-        })
-    }
-
-    fn count(&self, handle: &GroupHandle, admitted: &[&Item<'_>], outcomes: &[AppendOutcome]) {
-        let mut sums: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
-        for (item, outcome) in admitted.iter().zip(outcomes) {
-            if matches!(outcome, AppendOutcome::Appended { .. }) {
-                let (records, bytes) = sums.entry(item.shard).or_default();
-                *records += 1;
-                *bytes += item.record.size();
-            }
-        }
-        for (shard, (records, bytes)) in sums {
-            self.throttle.count_writes(handle, shard, records, bytes);
-        }
     }
 
     /// Another node leads: the same call, with this group's records only.
@@ -277,15 +264,15 @@ impl Service {
             Ok(results) if results.len() == items.len() => items
                 .iter()
                 .zip(results)
-                .map(|(item, result)| (item.nth, wire::verdict_from_wire(item.shard, result)))
+                .map(|(item, result)| (item.nth, wire::verdict_from_wire(item.route.shard, result)))
                 .collect(),
             Ok(results) => {
                 let why = format!("the leader's node answered {} results for {} records", results.len(), items.len());
                 all_failed(items, &ApiError::Unknown { why }.explain())
             }
-            Err(CallError::NotSent) => all_failed(items, &not_reached(put, items)),
+            Err(CallError::NotSent) => all_failed(items, &not_reached(items)),
             Err(CallError::Failed(status)) if planted(Bug::ForwardRetried) && detail_of(&status).is_none() => {
-                all_failed(items, &not_reached(put, items))
+                all_failed(items, &not_reached(items))
             }
             Err(CallError::Failed(status)) => {
                 sometimes!(detail_of(&status).is_none(), Mark::ForwardLost);
@@ -297,29 +284,49 @@ impl Service {
 
 /// No connection to the node that is believed to lead: nothing was sent, and it will not lead for
 /// long.
-fn not_reached(put: &Put<'_>, items: &[Item<'_>]) -> Explained {
-    let group = items.first().and_then(|item| put.routes.shard(item.shard)).map_or(GroupId::CATALOG, |it| it.group);
+fn not_reached(items: &[Item<'_>]) -> Explained {
+    let group = items.first().map_or(GroupId::CATALOG, |item| item.route.group);
     ApiError::NotLeader { group, leader: None }.explain()
 }
 
-fn number_of(put: &Put<'_>, shard: ShardId, outcome: AppendOutcome) -> Result<SequenceNumber, Explained> {
-    match outcome {
+/// What the throttle is to know of the shards of these records.
+fn facts<'p>(put: &'p Put<'_>, handle: &GroupHandle, items: &[Item<'_>]) -> BTreeMap<ShardId, ShardFacts<'p>> {
+    let ranges: BTreeMap<ShardId, HashRange> = items.iter().map(|item| (item.route.shard, item.route.range)).collect();
+    let stream = put.routes.stream.name.as_str();
+    let caught_up = handle.has_caught_up();
+    handle.state(|group| {
+        let facts = ranges.into_iter().map(|(shard, range)| {
+            let known = group.shard(shard);
+            let limits = known.map_or(put.routes.limits, |it| it.limits);
+            let untouched = caught_up && known.is_none_or(|it| it.last().is_none());
+            (shard, ShardFacts { shard, range, limits, stream, untouched })
+        });
+        facts.collect()
+    })
+}
+
+fn verdict_on(Admitted { item, series }: &Admitted<'_>, outcome: AppendOutcome) -> (usize, Verdict) {
+    let Route { shard, created_s, .. } = item.route;
+    let outcome = match outcome {
         AppendOutcome::Appended { offset, time_ms } => {
-            let created_s = put.routes.shard(shard).expect("the route came from there").created_s;
+            series.incoming(1, item.record.size());
             Ok(SequenceNumber { created_s, shard_index: shard.index, offset, arrival_s: time_ms / 1000 })
         }
         AppendOutcome::Refused(refused) => Err(ApiError::Refused(refused).explain()),
-    }
+    };
+    (item.nth, Verdict { shard, outcome })
 }
 
-/// Whether a record was certainly not appended, since its shard was split or merged meanwhile.
-fn is_moved(verdict: &Verdict) -> bool {
-    let reason = verdict.outcome.as_ref().err().map(|why| why.detail.reason());
-    matches!(reason, Some(v1::ErrorReason::ShardClosed | v1::ErrorReason::WrongRange))
+/// Whether a record was certainly not appended, since its shard was split or merged meanwhile; `outdated`: this node has
+/// heard of that since it sent the record to its shard's group.
+fn is_moved(verdict: &Verdict, outdated: bool) -> bool {
+    let Err(why) = &verdict.outcome else { return false };
+    let reason = why.detail.reason();
+    matches!(reason, v1::ErrorReason::ShardClosed | v1::ErrorReason::WrongRange) || outdated && why.is_elsewhere()
 }
 
 fn failed(item: &Item<'_>, why: &Explained) -> (usize, Verdict) {
-    (item.nth, Verdict { shard: item.shard, outcome: Err(why.clone()) })
+    (item.nth, Verdict { shard: item.route.shard, outcome: Err(why.clone()) })
 }
 
 fn all_failed(items: &[Item<'_>], why: &Explained) -> Judged {

@@ -35,7 +35,6 @@ pub fn all(mut make: impl FnMut() -> Box<dyn RecordIndex>) {
 fn seek_finds_the_slice_that_holds_an_offset(index: &dyn RecordIndex) {
     let (a, b) = (entry(shard(0), 0, 10, 1, 100), entry(shard(0), 10, 1, 2, 100));
     index.put(GROUP, &[a, b]).unwrap();
-    index.put(GROUP, &[a, b]).unwrap(); // a replay
     let seek = |offset| index.seek(GROUP, shard(0), Offset(offset)).unwrap();
     assert_eq!(seek(0), Some(a));
     assert_eq!(seek(9), Some(a));
@@ -137,9 +136,6 @@ enum Op {
         shard: u32,
         slices: Vec<(u32, u64)>,
     },
-    Replay {
-        shard: u32,
-    },
     Trim {
         shard: u32,
         percent: u64,
@@ -161,7 +157,6 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(
         prop_oneof![
             8 => append.prop_map(|(shard, slices)| Op::Append { shard, slices }),
-            1 => shard.clone().prop_map(|shard| Op::Replay { shard }),
             3 => (shard.clone(), 0..120u64).prop_map(|(shard, percent)| Op::Trim { shard, percent }),
             1 => (shard, 0..8usize).prop_map(|(shard, slices)| Op::TruncateShard { shard, slices }),
             1 => (0..10u64).prop_map(|back| Op::Truncate { back }),
@@ -199,9 +194,6 @@ impl Model {
                     .collect();
                 index.put(GROUP, &batch).unwrap();
                 self.shards.entry(*s).or_default().extend(batch);
-            }
-            Op::Replay { shard: s } => {
-                index.put(GROUP, self.shards.get(s).map_or(&[], Vec::as_slice)).unwrap();
             }
             Op::Trim { shard: s, percent } => {
                 let below = Offset(self.next.get(s).copied().unwrap_or(0) * percent / 100);

@@ -2,22 +2,23 @@
 //!
 //! Invariant: byte order of keys is (group, stream, shard, first) order, so a shard is one
 //! contiguous range and a group is one contiguous range that its mark precedes. Three kinds of
-//! key, told apart by length: format (1 byte), mark (4), entry (20). They share one column family
+//! key, told apart by length: format (1 byte), mark (4), pack (20). A pack is some consecutive entries of a
+//! shard under the offset of the first, so that a batch to thousands of shards is not thousands of keys. They share one column family
 //! on purpose: memory tables reach the disk in the order they were filled, so a mark can never be
 //! durable without the entries put before it.
 
-use braid_stream::ids::{GroupId, Offset, ShardId};
+use braid_stream::ids::{GroupId, Offset, ShardId, StreamId};
 
 use super::{IndexEntry, IndexError};
 
 /// The key of the format number; sorts before every group.
 pub const FORMAT_KEY: [u8; 1] = [0];
 /// The format this build reads and writes. Another one found: the index is rebuilt.
-pub const FORMAT: [u8; 4] = 1u32.to_be_bytes();
+pub const FORMAT: [u8; 4] = 2u32.to_be_bytes();
 
 pub const MARK_KEY_LEN: usize = 4;
-pub const ENTRY_KEY_LEN: usize = 20;
-pub const ENTRY_VALUE_LEN: usize = 24;
+pub const PACK_KEY_LEN: usize = 20;
+const ENTRY_LEN: usize = 32;
 const SHARD_PREFIX_LEN: usize = 12;
 
 /// Key of a group's mark; also the start of the group's range.
@@ -25,9 +26,9 @@ pub fn mark_key(group: GroupId) -> [u8; MARK_KEY_LEN] {
     group.0.to_be_bytes()
 }
 
-/// Key of an entry.
-pub fn entry_key(group: GroupId, shard: ShardId, first: Offset) -> [u8; ENTRY_KEY_LEN] {
-    let mut key = [0; ENTRY_KEY_LEN];
+/// Key of the pack whose first entry is at `first`.
+pub fn pack_key(group: GroupId, shard: ShardId, first: Offset) -> [u8; PACK_KEY_LEN] {
+    let mut key = [0; PACK_KEY_LEN];
     key[..4].copy_from_slice(&group.0.to_be_bytes());
     key[4..8].copy_from_slice(&shard.stream.0.to_be_bytes());
     key[8..12].copy_from_slice(&shard.index.to_be_bytes());
@@ -47,9 +48,9 @@ fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// The range of a shard's entries, end exclusive. `None` as end: to the end of the key space.
+/// The range of a shard's packs, end exclusive. `None` as end: to the end of the key space.
 pub fn shard_range(group: GroupId, shard: ShardId) -> (Vec<u8>, Option<Vec<u8>>) {
-    let start = entry_key(group, shard, Offset(0));
+    let start = pack_key(group, shard, Offset(0));
     let prefix = &start[..SHARD_PREFIX_LEN];
     (prefix.to_vec(), after_prefix(prefix))
 }
@@ -60,52 +61,49 @@ pub fn group_range(group: GroupId) -> (Vec<u8>, Option<Vec<u8>>) {
     (start.to_vec(), after_prefix(&start))
 }
 
-/// Value of an entry: count, log index, position, time; big-endian.
-pub fn encode_value(entry: &IndexEntry) -> [u8; ENTRY_VALUE_LEN] {
-    let mut value = [0; ENTRY_VALUE_LEN];
-    value[..4].copy_from_slice(&entry.count.to_be_bytes());
-    value[4..12].copy_from_slice(&entry.log_index.to_be_bytes());
-    value[12..16].copy_from_slice(&entry.pos.to_be_bytes());
-    value[16..].copy_from_slice(&entry.time_ms.to_be_bytes());
+/// Value of a pack: its entries in the order of their offsets, each as first, count, log index, position, time; big-endian.
+pub fn encode_pack(pack: &[IndexEntry]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(pack.len() * ENTRY_LEN);
+    for entry in pack {
+        value.extend_from_slice(&entry.first.0.to_be_bytes());
+        value.extend_from_slice(&entry.count.to_be_bytes());
+        value.extend_from_slice(&entry.log_index.to_be_bytes());
+        value.extend_from_slice(&entry.pos.to_be_bytes());
+        value.extend_from_slice(&entry.time_ms.to_be_bytes());
+    }
     value
 }
 
-/// The entry of a stored pair; `shard` is the one the caller asked for and must be the key's.
-pub fn decode_entry(shard: ShardId, key: &[u8], value: &[u8]) -> Result<IndexEntry, IndexError> {
-    let (Ok(key), Ok(value)) = (<[u8; ENTRY_KEY_LEN]>::try_from(key), <[u8; ENTRY_VALUE_LEN]>::try_from(value)) else {
-        return Err(IndexError::Damaged(format!(
-            "an entry has a key of {} and a value of {} bytes instead of {ENTRY_KEY_LEN} and {ENTRY_VALUE_LEN}",
-            key.len(),
-            value.len()
-        )));
+/// The entries of a stored pair, at least one.
+pub fn decode_pack(key: &[u8], value: &[u8]) -> Result<Vec<IndexEntry>, IndexError> {
+    let damaged = |why: String| Err(IndexError::Damaged(why));
+    let Ok(key) = <[u8; PACK_KEY_LEN]>::try_from(key) else {
+        return damaged(format!("a pack has a key of {} bytes instead of {PACK_KEY_LEN}", key.len()));
     };
-    assert!(
-        key[4..8] == shard.stream.0.to_be_bytes() && key[8..12] == shard.index.to_be_bytes(),
-        "a scan left its shard's range"
-    );
-    let entry = IndexEntry {
-        shard,
-        first: Offset(u64_at(&key, 12)),
-        count: u32_at(&value, 0),
-        log_index: u64_at(&value, 4),
-        pos: u32_at(&value, 12),
-        time_ms: u64_at(&value, 16),
-    };
-    if entry.count == 0 || entry.first.0.checked_add(u64::from(entry.count)).is_none() {
-        return Err(IndexError::Damaged(format!(
-            "an entry at offset {} claims {} records",
-            entry.first.0, entry.count
-        )));
+    if value.is_empty() || !value.len().is_multiple_of(ENTRY_LEN) {
+        return damaged(format!("a pack has {} bytes, which is no number of entries of {ENTRY_LEN}", value.len()));
     }
-    Ok(entry)
-}
-
-/// The log index an entry's stored value points at.
-pub fn log_index_of(value: &[u8]) -> Result<u64, IndexError> {
-    if value.len() != ENTRY_VALUE_LEN {
-        return Err(IndexError::Damaged(format!("an entry's value has {} bytes", value.len())));
+    let shard = ShardId { stream: StreamId(u32_at(&key, 4)), index: u32_at(&key, 8) };
+    let mut next = u64_at(&key, 12);
+    let mut pack = Vec::with_capacity(value.len() / ENTRY_LEN);
+    for bytes in value.chunks_exact(ENTRY_LEN) {
+        let entry = IndexEntry {
+            shard,
+            first: Offset(u64_at(bytes, 0)),
+            count: u32_at(bytes, 8),
+            log_index: u64_at(bytes, 12),
+            pos: u32_at(bytes, 20),
+            time_ms: u64_at(bytes, 24),
+        };
+        let (first, count) = (entry.first.0, entry.count);
+        let in_order = if pack.is_empty() { first == next } else { first >= next };
+        match first.checked_add(u64::from(count)) {
+            Some(end) if in_order && count > 0 => next = end,
+            _ => return damaged(format!("an entry at offset {first} claims {count} records, after offset {next}")),
+        }
+        pack.push(entry);
     }
-    Ok(u64_at(value, 4))
+    Ok(pack)
 }
 
 /// Value of a mark.
@@ -131,7 +129,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use braid_stream::ids::StreamId;
     use proptest::prelude::*;
 
     fn shard(stream: u32, index: u32) -> ShardId {
@@ -148,31 +145,48 @@ mod tests {
             pos: 0x4142_4344,
             time_ms: 0x5152_5354_5556_5758,
         };
-        let key = entry_key(GroupId(0xa1a2_a3a4), entry.shard, entry.first);
+        let key = pack_key(GroupId(0xa1a2_a3a4), entry.shard, entry.first);
         assert_eq!(
             key,
             [0xa1, 0xa2, 0xa3, 0xa4, 1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]
         );
-        let value = encode_value(&entry);
+        let value = encode_pack(&[entry]);
         assert_eq!(
             value,
             [
-                0x21, 0x22, 0x23, 0x24, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x41, 0x42, 0x43, 0x44, 0x51,
-                0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58
+                0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x31, 0x32, 0x33, 0x34, 0x35,
+                0x36, 0x37, 0x38, 0x41, 0x42, 0x43, 0x44, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58
             ]
         );
-        assert_eq!(decode_entry(entry.shard, &key, &value), Ok(entry));
-        assert_eq!(log_index_of(&value), Ok(entry.log_index));
+        assert_eq!(decode_pack(&key, &value), Ok(vec![entry]));
         assert_eq!(mark_key(GroupId(0xa1a2_a3a4)), [0xa1, 0xa2, 0xa3, 0xa4]);
         assert_eq!(encode_mark(7), [0, 0, 0, 0, 0, 0, 0, 7]);
-        assert_eq!((FORMAT_KEY, FORMAT), ([0], [0, 0, 0, 1]));
+        assert_eq!((FORMAT_KEY, FORMAT), ([0], [0, 0, 0, 2]));
     }
 
     #[test]
     fn damage_is_an_error() {
-        let key = entry_key(GroupId(1), shard(1, 1), Offset(5));
-        assert!(matches!(decode_entry(shard(1, 1), &key, &[0; 24]), Err(IndexError::Damaged(_))));
-        assert!(matches!(decode_entry(shard(1, 1), &key, &[1; 23]), Err(IndexError::Damaged(_))));
+        let entry = |first, count| IndexEntry {
+            shard: shard(1, 1),
+            first: Offset(first),
+            count,
+            log_index: 1,
+            pos: 0,
+            time_ms: 0,
+        };
+        let key = pack_key(GroupId(1), shard(1, 1), Offset(5));
+        let read = |pack: &[IndexEntry]| decode_pack(&key, &encode_pack(pack));
+        let sound = [entry(5, 2), entry(7, 1), entry(9, 1)];
+        assert_eq!(read(&sound), Ok(sound.to_vec()));
+        let other_than_its_key = [entry(6, 1)];
+        let no_records = [entry(5, 0)];
+        let overlapping = [entry(5, 2), entry(6, 1)];
+        let beyond_all_offsets = [entry(5, 1), entry(u64::MAX, 1)];
+        for pack in [&[][..], &other_than_its_key, &no_records, &overlapping, &beyond_all_offsets] {
+            assert!(matches!(read(pack), Err(IndexError::Damaged(_))), "{pack:?}");
+        }
+        assert!(matches!(decode_pack(&key, &encode_pack(&sound)[1..]), Err(IndexError::Damaged(_))));
+        assert!(matches!(decode_pack(&key[1..], &encode_pack(&sound)), Err(IndexError::Damaged(_))));
         assert!(matches!(decode_mark(&[1, 2]), Err(IndexError::Damaged(_))));
     }
 
@@ -189,7 +203,7 @@ mod tests {
     proptest! {
         #[test]
         fn byte_order_is_numeric_order(a: (u32, u32, u32, u64), b: (u32, u32, u32, u64)) {
-            let key = |(g, s, i, o): (u32, u32, u32, u64)| entry_key(GroupId(g), shard(s, i), Offset(o));
+            let key = |(g, s, i, o): (u32, u32, u32, u64)| pack_key(GroupId(g), shard(s, i), Offset(o));
             prop_assert_eq!(a.cmp(&b), key(a).cmp(&key(b)));
             let (start, end) = shard_range(GroupId(a.0), shard(a.1, a.2));
             let inside = |k: &[u8]| k >= start.as_slice() && end.as_ref().is_none_or(|e| k < e.as_slice());

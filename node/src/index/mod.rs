@@ -7,8 +7,7 @@
 //!
 //! What makes that cheap to get right is the *mark*: [`RecordIndex::flush`] stores "everything up
 //! to log index m is here" so that a mark that survived a crash proves that every entry put before
-//! it survived as well. A replica replays its log from the mark; putting an entry twice is
-//! harmless.
+//! it survived as well. A replica cuts the index back to where it replays its log from.
 //!
 //! Deliberately absent: record bytes, a time key space (times never fall within a shard, so the
 //! keys themselves are searched), and any locking between groups.
@@ -83,7 +82,7 @@ impl std::error::Error for IndexError {}
 /// [`flush`](RecordIndex::flush), [`clear`](RecordIndex::clear) and
 /// [`truncate_after`](RecordIndex::truncate_after), which wait for the disk.
 pub trait RecordIndex: Send + Sync {
-    /// Adds entries, replacing those with the same (shard, first). Visible at once; durable only
+    /// Adds entries, of each shard behind those it has. Visible at once; durable only
     /// after the next [`flush`](RecordIndex::flush).
     fn put(&self, group: GroupId, batch: &[IndexEntry]) -> Result<(), IndexError>;
 

@@ -8,9 +8,10 @@
 //! disk past `env`. The simulator runs [`super::ordered::OrderedIndex`] in its place.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use braid_env::disk;
 use braid_stream::ids::{GroupId, Offset, ShardId};
@@ -21,24 +22,29 @@ use rocksdb::{
 };
 
 use super::keys::{
-    ENTRY_KEY_LEN, FORMAT, FORMAT_KEY, MARK_KEY_LEN, decode_entry, decode_mark, encode_mark, encode_value, entry_key,
-    group_range, log_index_of, mark_key, shard_range,
+    FORMAT, FORMAT_KEY, MARK_KEY_LEN, PACK_KEY_LEN, decode_mark, decode_pack, encode_mark, encode_pack, group_range,
+    mark_key, pack_key, shard_range,
 };
 use super::{IndexEntry, IndexError, RecordIndex, bisect_time};
 
-/// Shared by all groups: 32 MiB hold the index of about 500,000 slices, and the tip of a shard,
-/// which most readers want, is in a write buffer anyway.
+/// Shared by all groups: 32 MiB hold the index of about 900,000 slices, and the tip of a shard,
+/// which most readers want, is in its tail or a write buffer anyway.
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
-/// Entries are about 60 bytes in memory: a buffer holds some 130,000 slices between flushes.
+/// Packs are about 560 bytes in memory: a buffer holds some 240,000 slices between flushes.
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// One filling, one on its way to the disk.
 const WRITE_BUFFERS: i32 = 2;
 /// One flush and one compaction at a time: the index must not compete with the log for the disk.
 const BACKGROUND_JOBS: i32 = 2;
+/// Entries that are stored under one key. A batch to ten thousand shards has one slice for each of them: a key for each slice
+/// would be most of what it costs to apply it. A shard's last few wait in memory, 48 bytes each, until they are as many or
+/// the index is flushed.
+const PACK_ENTRIES: usize = 16;
+const NO_PANIC: &str = "no one panics while holding it";
 /// Deletions per write batch, so that trimming a long-idle shard does not hold one huge batch.
 const TRIM_BATCH: usize = 4096;
 /// Greater than every key.
-const AFTER_ALL_KEYS: [u8; ENTRY_KEY_LEN + 1] = [0xff; ENTRY_KEY_LEN + 1];
+const AFTER_ALL_KEYS: [u8; PACK_KEY_LEN + 1] = [0xff; PACK_KEY_LEN + 1];
 /// Its presence beside the database says that damage was seen while running.
 const DAMAGED_SUFFIX: &str = ".damaged";
 
@@ -63,8 +69,12 @@ pub struct RocksIndex {
     /// Per shard, an offset below which [`RecordIndex::trim`] has removed everything. Only a hint:
     /// it keeps each trim from walking over the tombstones of the ones before it.
     trimmed: Mutex<BTreeMap<(GroupId, ShardId), Offset>>,
+    tails: Mutex<BTreeMap<GroupId, Arc<Mutex<Tails>>>>,
     damage_noted: AtomicBool,
 }
+
+/// Of each shard of a group, its newest entries, fewer than a pack: behind all that the database has of the shard.
+type Tails = BTreeMap<ShardId, Vec<IndexEntry>>;
 
 impl RocksIndex {
     /// Opens the database in directory `path`, or removes it and creates an empty one.
@@ -88,8 +98,9 @@ impl RocksIndex {
                  reads of older records wait for that, no record is lost"
             );
         }
-        let (trimmed, damage_noted) = (Mutex::default(), AtomicBool::new(false));
-        Ok((RocksIndex { db, path: path.to_path_buf(), trimmed, damage_noted }, opened))
+        let (trimmed, tails) = (Mutex::default(), Mutex::default());
+        let index = RocksIndex { db, path: path.to_path_buf(), trimmed, tails, damage_noted: AtomicBool::new(false) };
+        Ok((index, opened))
     }
 
     async fn open_existing(path: &Path) -> Result<DB, Unusable> {
@@ -124,6 +135,9 @@ impl RocksIndex {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), IndexError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let mut how = WriteOptions::default();
         how.disable_wal(true);
         // A batch's keys come in order, so each is looked for from where the last one went.
@@ -141,18 +155,57 @@ impl RocksIndex {
         self.db.raw_iterator_opt(read)
     }
 
-    /// The entry under the iterator, `None` at either end.
-    fn current(&self, shard: ShardId, at: &DBRawIterator<'_>) -> Result<Option<IndexEntry>, IndexError> {
+    /// The pack under the iterator, `None` at either end.
+    fn pack(&self, at: &DBRawIterator<'_>) -> Result<Option<Vec<IndexEntry>>, IndexError> {
         match at.item() {
-            Some((key, value)) => decode_entry(shard, key, value).map(Some).inspect_err(|_| self.note_damage()),
+            Some((key, value)) => decode_pack(key, value).map(Some).inspect_err(|_| self.note_damage()),
             None => at.status().map(|()| None).map_err(|e| self.error(e)),
         }
     }
 
     /// Below a hint nothing is looked for again, so it goes when offsets may be used again.
     fn forget_hints(&self, which: impl Fn(GroupId, ShardId) -> bool) {
-        let mut hints = self.trimmed.lock().expect("no one panics while holding the hints");
+        let mut hints = self.trimmed.lock().expect(NO_PANIC);
         hints.retain(|(group, shard), _| !which(*group, *shard));
+    }
+
+    fn tails(&self, group: GroupId) -> Arc<Mutex<Tails>> {
+        self.tails.lock().expect(NO_PANIC).entry(group).or_default().clone()
+    }
+
+    /// To be asked before the database: what goes from here to there is seen at least once.
+    fn tail(&self, group: GroupId, shard: ShardId) -> Vec<IndexEntry> {
+        self.tails(group).lock().expect(NO_PANIC).get(&shard).cloned().unwrap_or_default()
+    }
+
+    fn cut_tail(&self, group: GroupId, shard: ShardId, keep: impl Fn(&IndexEntry) -> bool) {
+        let tails = self.tails(group);
+        let mut tails = tails.lock().expect(NO_PANIC);
+        if let Entry::Occupied(mut tail) = tails.entry(shard) {
+            tail.get_mut().retain(keep);
+            if tail.get().is_empty() {
+                tail.remove();
+            }
+        }
+    }
+
+    /// The entry with the greatest `first` ≤ `offset` in the tail or, by an iterator over the shard, before it.
+    fn floor(
+        &self,
+        at: &mut DBRawIterator<'_>,
+        tail: &[IndexEntry],
+        (group, shard): (GroupId, ShardId),
+        offset: Offset,
+    ) -> Result<Option<IndexEntry>, IndexError> {
+        let floor = |entries: &[IndexEntry]| {
+            let above = entries.partition_point(|entry| entry.first <= offset);
+            above.checked_sub(1).map(|last| entries[last])
+        };
+        if let Some(found) = floor(tail) {
+            return Ok(Some(found));
+        }
+        at.seek_for_prev(pack_key(group, shard, offset));
+        Ok(self.pack(at)?.and_then(|pack| floor(&pack)))
     }
 
     fn flush_to_disk(&self) -> Result<(), IndexError> {
@@ -234,6 +287,10 @@ fn options(create: bool) -> Options {
     options
 }
 
+fn put_pack(batch: &mut WriteBatch, group: GroupId, pack: &[IndexEntry]) {
+    batch.put(pack_key(group, pack[0].shard, pack[0].first), encode_pack(pack));
+}
+
 /// Runs something that waits for the disk without holding up the tasks queued behind it on this
 /// worker. `env` has no seam for it because the simulator never runs this module.
 #[allow(clippy::disallowed_methods)] // RocksDB's own I/O is past `env` already, see above
@@ -247,90 +304,127 @@ fn off_the_worker<R>(work: impl FnOnce() -> R) -> R {
 
 impl RecordIndex for RocksIndex {
     fn put(&self, group: GroupId, batch: &[IndexEntry]) -> Result<(), IndexError> {
+        let tails = self.tails(group);
+        let mut tails = tails.lock().expect(NO_PANIC);
         let mut write = WriteBatch::default();
-        for entry in batch {
-            assert!(entry.count > 0, "an index entry points at no records");
-            write.put(entry_key(group, entry.shard, entry.first), encode_value(entry));
+        for slices in batch.chunk_by(|a, b| a.shard == b.shard) {
+            let tail = tails.entry(slices[0].shard).or_default();
+            for entry in slices {
+                assert!(entry.count > 0, "an index entry points at no records");
+                assert!(tail.last().is_none_or(|last| last.end() <= entry.first), "an entry is put behind the others");
+                tail.push(*entry);
+            }
+            let packs = tail.chunks_exact(PACK_ENTRIES);
+            let left = packs.remainder().len();
+            packs.for_each(|pack| put_pack(&mut write, group, pack));
+            tail.drain(..tail.len() - left);
         }
         self.write(write)
     }
 
     fn seek(&self, group: GroupId, shard: ShardId, offset: Offset) -> Result<Option<IndexEntry>, IndexError> {
-        let mut at = self.iterate(shard_range(group, shard));
-        at.seek_for_prev(entry_key(group, shard, offset));
-        self.current(shard, &at)
+        let tail = self.tail(group, shard);
+        self.floor(&mut self.iterate(shard_range(group, shard)), &tail, (group, shard), offset)
     }
 
     fn scan(&self, group: GroupId, shard: ShardId, from: Offset, limit: usize) -> Result<Vec<IndexEntry>, IndexError> {
-        let mut at = self.iterate(shard_range(group, shard));
-        at.seek_for_prev(entry_key(group, shard, from));
-        match self.current(shard, &at)? {
-            Some(entry) if entry.holds(from) => {}
-            Some(_) => at.next(),
-            None => at.seek(entry_key(group, shard, from)),
-        }
+        let tail = self.tail(group, shard);
+        let in_tail = |offset: Offset| tail.first().is_some_and(|first| first.first <= offset);
         let mut found = Vec::new();
-        while found.len() < limit {
-            let Some(entry) = self.current(shard, &at)? else { break };
-            found.push(entry);
-            at.next();
+        if !in_tail(from) {
+            let mut at = self.iterate(shard_range(group, shard));
+            at.seek_for_prev(pack_key(group, shard, from));
+            if self.pack(&at)?.is_none() {
+                at.seek(pack_key(group, shard, from));
+            }
+            // A pack that was a tail until now comes from there.
+            while found.len() < limit
+                && let Some(pack) = self.pack(&at)?
+                && !in_tail(pack[0].first)
+            {
+                found.extend(pack.into_iter().filter(|entry| entry.end() > from));
+                at.next();
+            }
         }
+        found.extend(tail.iter().filter(|entry| entry.end() > from));
+        found.truncate(limit);
         Ok(found)
     }
 
     fn seek_time(&self, group: GroupId, shard: ShardId, ms: u64) -> Result<Option<IndexEntry>, IndexError> {
+        let tail = self.tail(group, shard);
         let mut at = self.iterate(shard_range(group, shard));
-        at.seek_to_last();
-        let Some(tail) = self.current(shard, &at)? else { return Ok(None) };
         at.seek_to_first();
-        let Some(head) = self.current(shard, &at)? else { return Ok(None) };
-        bisect_time(ms, head, tail, |offset| {
-            at.seek_for_prev(entry_key(group, shard, Offset(offset)));
-            self.current(shard, &at)
-        })
+        let Some(head) = self.pack(&at)?.as_ref().unwrap_or(&tail).first().copied() else { return Ok(None) };
+        let last = match tail.last() {
+            Some(last) => Some(*last),
+            None => {
+                at.seek_to_last();
+                self.pack(&at)?.and_then(|pack| pack.last().copied())
+            }
+        };
+        // Nothing any more: trimmed meanwhile by another task.
+        let Some(last) = last else { return Ok(None) };
+        bisect_time(ms, head, last, |offset| self.floor(&mut at, &tail, (group, shard), Offset(offset)))
     }
 
     fn trim(&self, group: GroupId, shard: ShardId, below: Offset) -> Result<(), IndexError> {
+        self.cut_tail(group, shard, |entry| entry.end() > below);
         let known = |hints: &BTreeMap<_, _>| hints.get(&(group, shard)).copied().unwrap_or(Offset(0));
-        let from = known(&self.trimmed.lock().expect("no one panics while holding the hints"));
+        let from = known(&self.trimmed.lock().expect(NO_PANIC));
         let mut at = self.iterate(shard_range(group, shard));
-        at.seek(entry_key(group, shard, from));
+        at.seek(pack_key(group, shard, from));
         let mut batch = WriteBatch::default();
         let mut reached = from;
         // Point deletions, not a range deletion: each costs one tombstone that compaction drops,
         // while ten thousand live range tombstones would slow down every read.
-        while let Some(entry) = self.current(shard, &at)?
-            && entry.end() <= below
+        while let Some(pack) = self.pack(&at)?
+            && pack[0].end() <= below
         {
-            batch.delete(entry_key(group, shard, entry.first));
-            reached = entry.end();
+            batch.delete(pack_key(group, shard, pack[0].first));
+            let (gone, kept) = pack.split_at(pack.partition_point(|entry| entry.end() <= below));
+            reached = gone.last().expect("the first is gone").end();
+            if !kept.is_empty() {
+                put_pack(&mut batch, group, kept);
+                break;
+            }
             if batch.len() >= TRIM_BATCH {
                 self.write(std::mem::take(&mut batch))?;
             }
             at.next();
         }
         self.write(batch)?;
-        self.trimmed.lock().expect("no one panics while holding the hints").insert((group, shard), reached);
+        self.trimmed.lock().expect(NO_PANIC).insert((group, shard), reached);
         Ok(())
     }
 
     fn truncate_from(&self, group: GroupId, shard: ShardId, from: Offset) -> Result<(), IndexError> {
+        self.cut_tail(group, shard, |entry| entry.first < from);
         let (_, end) = shard_range(group, shard);
-        let start = entry_key(group, shard, from);
-        let mut at = self.iterate((start.to_vec(), end.clone()));
-        at.seek_to_first();
+        let mut at = self.iterate(shard_range(group, shard));
+        let mut batch = WriteBatch::default();
+        at.seek_for_prev(pack_key(group, shard, from));
+        if let Some(pack) = self.pack(&at)?
+            && let (kept, [_, ..]) = pack.split_at(pack.partition_point(|entry| entry.first < from))
+            && !kept.is_empty()
+        {
+            put_pack(&mut batch, group, kept);
+        }
+        at.seek(pack_key(group, shard, from));
         // Most shards are opened once and have nothing here: ten thousand of them being opened
         // must not leave ten thousand range tombstones.
-        if self.current(shard, &at)?.is_some() {
-            let mut batch = WriteBatch::default();
-            batch.delete_range(start.to_vec(), end.unwrap_or_else(|| AFTER_ALL_KEYS.to_vec()));
-            self.write(batch)?;
+        if self.pack(&at)?.is_some() {
+            let start = pack_key(group, shard, from).to_vec();
+            batch.delete_range(start, end.unwrap_or_else(|| AFTER_ALL_KEYS.to_vec()));
         }
+        self.write(batch)?;
         self.forget_hints(|g, s| (g, s) == (group, shard));
         Ok(())
     }
 
     fn truncate_after(&self, group: GroupId, last_kept: u64) -> Result<(), IndexError> {
+        let is_kept = |entry: &IndexEntry| entry.log_index <= last_kept;
+        self.tails(group).lock().expect(NO_PANIC).values_mut().for_each(|tail| tail.retain(is_kept));
         let mut at = self.iterate(group_range(group));
         at.seek_to_first();
         let mut batch = WriteBatch::default();
@@ -339,8 +433,15 @@ impl RecordIndex for RocksIndex {
                 if decode_mark(value).inspect_err(|_| self.note_damage())? > last_kept {
                     batch.put(key, encode_mark(last_kept));
                 }
-            } else if log_index_of(value).inspect_err(|_| self.note_damage())? > last_kept {
-                batch.delete(key);
+            } else {
+                let mut pack = decode_pack(key, value).inspect_err(|_| self.note_damage())?;
+                let before = pack.len();
+                pack.retain(is_kept);
+                match pack.len() {
+                    0 => batch.delete(key),
+                    after if after < before => put_pack(&mut batch, group, &pack),
+                    _ => {}
+                }
             }
             if batch.len() >= TRIM_BATCH {
                 self.write(std::mem::take(&mut batch))?;
@@ -357,9 +458,15 @@ impl RecordIndex for RocksIndex {
     }
 
     fn flush(&self, group: GroupId, mark: u64) -> Result<(), IndexError> {
-        let mut batch = WriteBatch::default();
-        batch.put(mark_key(group), encode_mark(mark));
-        self.write(batch)?;
+        let tails = self.tails(group);
+        {
+            let mut tails = tails.lock().expect(NO_PANIC);
+            let mut batch = WriteBatch::default();
+            tails.values().filter(|tail| !tail.is_empty()).for_each(|tail| put_pack(&mut batch, group, tail));
+            batch.put(mark_key(group), encode_mark(mark));
+            self.write(batch)?;
+            tails.clear();
+        }
         self.flush_to_disk()
     }
 
@@ -371,6 +478,7 @@ impl RecordIndex for RocksIndex {
     }
 
     fn clear(&self, group: GroupId) -> Result<(), IndexError> {
+        self.tails(group).lock().expect(NO_PANIC).clear();
         let (start, end) = group_range(group);
         let mut batch = WriteBatch::default();
         batch.delete_range(start, end.unwrap_or_else(|| AFTER_ALL_KEYS.to_vec()));
@@ -412,8 +520,12 @@ mod tests {
         let path = dir.path().join("index");
         let (index, opened) = open(&path);
         assert_eq!(opened, Opened::Created);
-        index.put(GROUP, &[entry(shard(1), 0, 5, 1, 10)]).unwrap();
-        index.flush(GROUP, 1).unwrap();
+        // Some in packs, some not.
+        let entries: Vec<_> = (0..100).map(|n| entry(shard(1), n * 5, 5, n, n)).collect();
+        entries[..50].chunks(7).for_each(|some| index.put(GROUP, some).unwrap());
+        index.flush(GROUP, 49).unwrap();
+        entries[50..].chunks(7).for_each(|some| index.put(GROUP, some).unwrap());
+        assert_eq!(index.scan(GROUP, shard(1), Offset(0), 100), Ok(entries.clone()));
         // A crash, as far as RocksDB can tell: a copy of the files without closing the database.
         let copy = dir.path().join("copy");
         std::fs::create_dir(&copy).unwrap();
@@ -422,8 +534,13 @@ mod tests {
         }
         let (again, opened) = open(&copy);
         assert_eq!(opened, Opened::Existing);
-        assert_eq!(again.mark(GROUP), Ok(Some(1)));
-        assert_eq!(again.seek(GROUP, shard(1), Offset(4)), Ok(Some(entry(shard(1), 0, 5, 1, 10))));
+        assert_eq!(again.mark(GROUP), Ok(Some(49)));
+        assert_eq!(again.scan(GROUP, shard(1), Offset(0), 100), Ok(entries[..50].to_vec()));
+        // The log is applied again from before the mark.
+        again.truncate_from(GROUP, shard(1), entries[30].first).unwrap();
+        again.put(GROUP, &entries[30..]).unwrap();
+        assert_eq!(again.scan(GROUP, shard(1), Offset(0), 100), Ok(entries.clone()));
+        assert_eq!(again.seek_time(GROUP, shard(1), 77), Ok(Some(entries[77])));
     }
 
     #[test]

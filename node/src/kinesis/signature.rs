@@ -246,7 +246,9 @@ fn shown(text: &str) -> String {
 /// `20150830T123600Z` → milliseconds since the Unix epoch; `None` if it is not of that form.
 pub fn moment(text: &str) -> Option<u64> {
     let at = chrono::NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%SZ").ok()?;
-    u64::try_from(at.and_utc().timestamp_millis()).ok()
+    let ms = u64::try_from(at.and_utc().timestamp_millis()).ok()?;
+    // chrono reads `T12300Z` too, as 12:30:00.
+    (shown_moment(ms) == text).then_some(ms)
 }
 
 /// The other way round.
@@ -310,7 +312,7 @@ mod tests {
     fn a_moment_is_read_and_written() {
         assert_eq!(moment("20150830T123600Z"), Some(1_440_938_160_000));
         assert_eq!(shown_moment(1_440_938_160_999), "20150830T123600Z");
-        for bad in ["", "20150830", "2015083OT123600Z", "20150230T123600Z", "Mon, 30 Feb 2015"] {
+        for bad in ["20150830T12300Z", "", "20150830", "2015083OT123600Z", "20150230T123600Z", "Mon, 30 Feb 2015"] {
             assert_eq!(moment(bad), None, "{bad}");
         }
     }

@@ -253,6 +253,11 @@ impl Router {
         }
     }
 
+    /// Whether this node knows of a split or merge that `old` does not.
+    pub fn has_newer(&self, old: &StreamRoutes) -> bool {
+        self.stream(&old.stream.name).is_ok_and(|it| it.stream.id == old.stream.id && it.map != old.map)
+    }
+
     /// Other routes of the same stream than `old`, as soon as this node knows of a split or merge that `old` does not;
     /// `None` if it does not until `until`, or the stream is gone.
     pub async fn newer_routes(&self, old: &StreamRoutes, until: Instant) -> Option<Arc<StreamRoutes>> {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use braid_env::time::{self, Instant};
@@ -39,7 +39,8 @@ struct GroupGates {
     term: u64,
     since: Duration,
     /// About 1,600 bytes each, and up to 4 KiB for the keys of a busy one; an entry goes with the term, or with its shard.
-    shards: BTreeMap<ShardId, Gate>,
+    /// Boxed, so that the map itself is small enough to be searched in the cache.
+    shards: BTreeMap<ShardId, Box<Gate>>,
 }
 
 struct Gate {
@@ -70,41 +71,9 @@ impl ThrottleTable {
         ThrottleTable { enforced, started: Instant::now(), groups: Mutex::default(), metrics }
     }
 
-    /// Whether a record with this hash key may be appended.
-    pub fn admit_write(
-        &self,
-        group: &GroupHandle,
-        facts: &ShardFacts<'_>,
-        hash: HashKey,
-        record: &Record,
-    ) -> Result<(), Throttled> {
-        let bytes = record.size();
-        self.with(group.id(), group.term(), facts, |gate, now| {
-            let verdict = match self.enforced {
-                true => gate.throttle.write(now, bytes).inspect_err(|_| gate.series.throttled_records(1)),
-                false => Ok(()),
-            };
-            gate.load.write(now, &facts.limits, hash, record.partition_key.as_str(), bytes, verdict.is_ok());
-            verdict
-        })
-    }
-
-    /// Whether a read may start.
-    pub fn admit_read(&self, group: &GroupHandle, facts: &ShardFacts<'_>) -> Result<(), Throttled> {
-        self.with(group.id(), group.term(), facts, |gate, now| {
-            if !self.enforced {
-                return Ok(());
-            }
-            gate.throttle.read(now).inspect_err(|_| {
-                gate.series.throttled_read();
-                gate.load.read_refused(now);
-            })
-        })
-    }
-
-    /// Counts records appended to a shard that admitted them.
-    pub fn count_writes(&self, group: &GroupHandle, shard: ShardId, records: u64, bytes: u64) {
-        self.known(group.id(), shard, |gate, _| gate.series.incoming(records, bytes));
+    /// What `judge` makes of the group's rates; nobody else asks anything of the group meanwhile.
+    pub fn admit<R>(&self, group: &GroupHandle, judge: impl FnOnce(&mut Rates<'_>) -> R) -> R {
+        self.judge(group.id(), group.term(), judge)
     }
 
     /// Charges an admitted read for what it gave, and counts it; `behind_ms` is how far behind the
@@ -151,35 +120,14 @@ impl ThrottleTable {
         }
     }
 
-    fn with<R>(
-        &self,
-        group: GroupId,
-        term: u64,
-        facts: &ShardFacts<'_>,
-        act: impl FnOnce(&mut Gate, Duration) -> R,
-    ) -> R {
+    fn judge<R>(&self, group: GroupId, term: u64, judge: impl FnOnce(&mut Rates<'_>) -> R) -> R {
         let now = self.now();
         let gates = self.gates(group, term);
-        let mut gates = gates.lock().expect("no one panics while counting");
-        let since = gates.since;
-        let gate = gates.shards.entry(facts.shard).or_insert_with(|| Gate {
-            limits: facts.limits,
-            throttle: match facts.untouched || planted(Bug::BucketFullAtFailover) {
-                true if planted(Bug::ReadsFullAtFailover) => ShardThrottle::full(&facts.limits, now),
-                true => ShardThrottle::unwritten(&facts.limits, now, since),
-                false => ShardThrottle::empty(&facts.limits, since),
-            },
-            load: ShardLoad::new(facts.range, now),
-            series: self.metrics.shards.get(facts.shard, facts.stream),
-        });
-        if gate.limits != facts.limits {
-            gate.limits = facts.limits;
-            gate.throttle.set_limits(&facts.limits, now);
-        }
-        act(gate, now)
+        let gates = gates.lock().expect("no one panics while counting");
+        judge(&mut Rates { table: self, gates, now })
     }
 
-    /// As [`ThrottleTable::with`], for a shard that has had a verdict; nothing happens for others.
+    /// What was read of a shard, or is asked about it, that has had a verdict; nothing happens for others.
     fn known(&self, group: GroupId, shard: ShardId, act: impl FnOnce(&mut Gate, Duration)) {
         let now = self.now();
         let gates = self.groups.lock().expect("no one panics while counting").get(&group).cloned();
@@ -218,6 +166,68 @@ impl ThrottleTable {
     }
 }
 
+/// The rates of one group's shards, at one moment.
+pub struct Rates<'a> {
+    table: &'a ThrottleTable,
+    gates: MutexGuard<'a, GroupGates>,
+    now: Duration,
+}
+
+impl Rates<'_> {
+    /// Whether a record with this hash key may be appended; where it is to be counted once it is.
+    pub fn write(
+        &mut self,
+        facts: &ShardFacts<'_>,
+        hash: HashKey,
+        record: &Record,
+    ) -> Result<Arc<ShardSeries>, Throttled> {
+        let (enforced, now) = (self.table.enforced, self.now);
+        let gate = self.gate(facts);
+        let bytes = record.size();
+        let verdict = match enforced {
+            true => gate.throttle.write(now, bytes).inspect_err(|_| gate.series.throttled_records(1)),
+            false => Ok(()),
+        };
+        gate.load.write(now, &facts.limits, hash, record.partition_key.as_str(), bytes, verdict.is_ok());
+        verdict.map(|()| gate.series.clone())
+    }
+
+    /// Whether a read may start.
+    pub fn read(&mut self, facts: &ShardFacts<'_>) -> Result<(), Throttled> {
+        let (enforced, now) = (self.table.enforced, self.now);
+        let gate = self.gate(facts);
+        if !enforced {
+            return Ok(());
+        }
+        gate.throttle.read(now).inspect_err(|_| {
+            gate.series.throttled_read();
+            gate.load.read_refused(now);
+        })
+    }
+
+    fn gate(&mut self, facts: &ShardFacts<'_>) -> &mut Gate {
+        let Rates { table, now, .. } = *self;
+        let since = self.gates.since;
+        let gate = self.gates.shards.entry(facts.shard).or_insert_with(|| {
+            Box::new(Gate {
+                limits: facts.limits,
+                throttle: match facts.untouched || planted(Bug::BucketFullAtFailover) {
+                    true if planted(Bug::ReadsFullAtFailover) => ShardThrottle::full(&facts.limits, now),
+                    true => ShardThrottle::unwritten(&facts.limits, now, since),
+                    false => ShardThrottle::empty(&facts.limits, since),
+                },
+                load: ShardLoad::new(facts.range, now),
+                series: table.metrics.shards.get(facts.shard, facts.stream),
+            })
+        });
+        if gate.limits != facts.limits {
+            gate.limits = facts.limits;
+            gate.throttle.set_limits(&facts.limits, now);
+        }
+        gate
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,9 +245,21 @@ mod tests {
         ThrottleTable::new(true, NodeMetrics::disabled(NodeId(1)))
     }
 
+    fn with<R>(
+        table: &ThrottleTable,
+        term: u64,
+        facts: &ShardFacts<'_>,
+        act: impl FnOnce(&mut Gate, Duration) -> R,
+    ) -> R {
+        table.judge(GROUP, term, |rates| {
+            let now = rates.now;
+            act(rates.gate(facts), now)
+        })
+    }
+
     fn admitted(table: &ThrottleTable, term: u64, facts: &ShardFacts<'_>) -> usize {
         let one = |gate: &mut Gate, now| gate.throttle.write(now, 1);
-        (0..5_000).take_while(|_| table.with(GROUP, term, facts, one).is_ok()).count()
+        (0..5_000).take_while(|_| with(table, term, facts, one).is_ok()).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -277,7 +299,7 @@ mod tests {
             if !(change && (30_000..30_500).contains(&ms)) {
                 for _ in 0..per_ms {
                     // A new leader finds records there.
-                    total += table.with(GROUP, term, &facts(total == 0, limits), |gate, now| match kind {
+                    total += with(&table, term, &facts(total == 0, limits), |gate, now| match kind {
                         Limit::BytesIn => gate.throttle.write(now, SIZE).map_or(0, |()| SIZE),
                         Limit::RecordsIn => gate.throttle.write(now, 10).map_or(0, |()| 1),
                         Limit::BytesOut => gate.throttle.read(now).map_or(0, |()| {
@@ -320,7 +342,7 @@ mod tests {
         assert_eq!(admitted(&table, 1, &facts(true, less)), 10);
         time::sleep(Duration::from_secs(2)).await;
         assert_eq!(admitted(&table, 1, &facts(true, less)), 10);
-        let refused = table.with(GROUP, 1, &facts(true, less), |gate, now| gate.throttle.write(now, 1)).unwrap_err();
+        let refused = with(&table, 1, &facts(true, less), |gate, now| gate.throttle.write(now, 1)).unwrap_err();
         assert_eq!((refused.limit, refused.per_s), (Limit::RecordsIn, 10));
     }
 

@@ -79,6 +79,8 @@ async fn the_cluster_scales_a_stream_by_itself_whoever_leads_the_catalog() {
         assert_eq!((found.status(), found.target_shard_count), (v1::StreamStatus::Updating, 24));
         assert!(found.scaling_steps == 23 && found.scaling_steps_left <= 23, "{found:?}");
         seen.insert(found.scaling_steps_left);
+        // A node that has not heard of a split yet is told by one that has who leads the child's group. It asked the
+        // parent's leader again and again, for three seconds, and gave that up.
         admin.put_record(put("s", "k", "taken meanwhile")).await.unwrap();
         assert!(start.elapsed() < BOUND, "{found:?}");
     }

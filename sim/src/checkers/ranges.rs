@@ -48,6 +48,7 @@ fn untiled(call: &Admin, stream: &Arc<str>, listing: &Listing) -> Option<String>
         range: facts.range,
         shard: ShardId { stream: StreamId(0), index: facts.starting.shard_index },
         group: GroupId(facts.group),
+        created_s: facts.starting.created_s,
     };
     // Those that were open at a moment are asked for as such, closed since or not.
     let at_moment = matches!(call, Admin::ListOpen { .. });

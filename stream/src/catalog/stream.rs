@@ -122,8 +122,12 @@ impl Stream {
     /// Where each hash key's records go now. An error is a violated invariant.
     pub fn shard_map(&self) -> Result<ShardMap, NotTiled> {
         let open = self.shards.iter().filter(|(_, shard)| shard.is_open());
-        let routes =
-            open.map(|(&index, shard)| Route { range: shard.range, shard: self.shard_id(index), group: shard.group });
+        let routes = open.map(|(&index, &StreamShard { range, group, created_s, .. })| Route {
+            range,
+            shard: self.shard_id(index),
+            group,
+            created_s,
+        });
         ShardMap::new(routes.collect())
     }
 }

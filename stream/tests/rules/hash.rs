@@ -1,6 +1,8 @@
 //! Hash keys, ranges and the shard map.
 
+use braid_stream::shard_map::range_of;
 use braid_stream::{GroupId, HashKey, HashRange, Route, ShardId, ShardMap, StreamId};
+use proptest::collection::btree_set;
 use proptest::prelude::*;
 
 #[test]
@@ -50,6 +52,7 @@ fn map_of(ranges: impl IntoIterator<Item = HashRange>) -> Result<ShardMap, impl 
         range,
         shard: ShardId { stream: StreamId(1), index },
         group: GroupId(1),
+        created_s: 1,
     });
     ShardMap::new(routes.collect())
 }
@@ -81,6 +84,19 @@ proptest! {
         for key in keys.into_iter().map(HashKey).chain(edges) {
             let owners: Vec<_> = ranges.iter().filter(|it| it.contains(key)).collect();
             prop_assert_eq!(owners, vec![&map.lookup(key).range]);
+        }
+    }
+
+    #[test]
+    fn a_key_has_its_range_however_uneven_they_are(
+        cuts in btree_set(prop_oneof![1..=u128::MAX, 1..40u128, u128::MAX - 40..=u128::MAX], 0..60),
+        keys in proptest::collection::vec(any::<u128>(), 20),
+    ) {
+        let starts: Vec<HashKey> = [0].into_iter().chain(cuts).map(HashKey).collect();
+        let edges = starts.iter().flat_map(|it| [it.0, it.0.wrapping_sub(1), it.0.wrapping_add(1)]);
+        for key in keys.into_iter().chain(edges).map(HashKey) {
+            let last = starts.iter().rposition(|start| *start <= key).unwrap();
+            prop_assert_eq!(range_of(&starts, key), last, "{} of {:?}", key, starts);
         }
     }
 

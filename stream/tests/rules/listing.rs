@@ -119,7 +119,7 @@ impl Oracle {
 fn tiles(catalog: &Catalog, shards: &[u32]) -> bool {
     let route = |index: &u32| {
         let shard = ShardId { stream: STREAM, index: *index };
-        Route { range: stream(catalog).shards[index].range, shard, group: GroupId(1) }
+        Route { range: stream(catalog).shards[index].range, shard, group: GroupId(1), created_s: 1 }
     };
     ShardMap::new(shards.iter().map(route).collect()).is_ok()
 }

@@ -4,7 +4,6 @@
 //! once and behind every acknowledged record put before it; a refused one is not in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time::Instant;
@@ -17,7 +16,7 @@ use super::super::{Outcome, RefusedReason};
 use super::{BatchId, Queues};
 use crate::failure::Reason;
 use crate::routes::tests::{even, shard};
-use crate::routes::{Routes, ShardName};
+use crate::routes::{Routes, ShardIndex};
 
 fn rules() -> Rules {
     Rules {
@@ -43,8 +42,10 @@ fn pending<T>(key: &str, put_at: Instant, token: T) -> Pending<T> {
     }
 }
 
-fn number(offset: usize) -> SequenceNumber {
-    SequenceNumber { created_s: 1, shard_index: 0, offset: Offset(offset as u64), arrival_s: 1 }
+fn acked(shard: ShardIndex, offset: usize) -> Verdict {
+    let offset = Offset(offset as u64);
+    let sequence_number = SequenceNumber { created_s: 1, shard_index: shard.0, offset, arrival_s: 1 };
+    Verdict::Acked { shard: shard.to_string().into(), sequence_number }
 }
 
 fn refused(reason: Reason) -> Verdict {
@@ -112,12 +113,12 @@ impl World {
     }
 
     /// Answers a batch as a node might.
-    fn answer(&mut self, records: &[(String, usize)], sent_to: &[ShardName], dice: &mut Dice) -> Vec<Verdict> {
+    fn answer(&mut self, records: &[(String, usize)], sent_to: &[ShardIndex], dice: &mut Dice) -> Vec<Verdict> {
         let open = Routes::of(&self.shards).unwrap();
         let whole = dice.below(12);
-        let mut failed: BTreeSet<&ShardName> = BTreeSet::new();
+        let mut failed: BTreeSet<ShardIndex> = BTreeSet::new();
         let mut verdicts = Vec::new();
-        for ((key, token), shard) in records.iter().zip(sent_to) {
+        for ((key, token), &shard) in records.iter().zip(sent_to) {
             let log = self.logs.entry(key.clone()).or_default();
             let verdict = if whole == 0 {
                 refused(Reason::NoLeader)
@@ -128,14 +129,14 @@ impl World {
                 Verdict::Unknown { why: "lost".to_owned() }
             } else if !open.has(shard) {
                 refused(Reason::ShardClosed)
-            } else if self.keep_order && failed.contains(shard) {
+            } else if self.keep_order && failed.contains(&shard) {
                 refused(Reason::PredecessorRefused)
             } else if dice.below(10) == 0 {
                 failed.insert(shard);
                 refused(Reason::Throttled)
             } else {
                 log.push(*token);
-                Verdict::Acked { shard: shard.text.clone(), sequence_number: number(log.len()) }
+                acked(shard, log.len())
             };
             verdicts.push(verdict);
         }
@@ -194,8 +195,8 @@ fn run(seed: u64, keep_order: bool) {
         while let Some((id, batch)) = queues.cut(now, false, &mut given_up) {
             assert!(batch.records.len() <= 8);
             let sent: Vec<_> = batch.records.iter().map(|r| (r.key.clone(), r.token)).collect();
-            let sent_to: Vec<ShardName> =
-                batch.slices.iter().flat_map(|(shard, n)| std::iter::repeat_n(shard.clone(), *n)).collect();
+            let sent_to: Vec<ShardIndex> =
+                batch.slices.iter().flat_map(|(shard, n)| std::iter::repeat_n(*shard, *n)).collect();
             let busy: usize = queues.in_flight.values().map(|b| b.slices.len()).sum();
             let shards: BTreeSet<_> =
                 queues.in_flight.values().flat_map(|b| b.slices.iter().map(|(shard, _)| shard)).collect();
@@ -253,7 +254,7 @@ fn a_batch_waits_for_its_linger_or_until_it_is_full() {
     assert_eq!(tokens, (0..8).collect::<Vec<u32>>());
     let later = now + Duration::from_secs(1);
     assert!(queues.cut(later, true, &mut Vec::new()).is_none(), "the shard has a batch in flight");
-    let acks = (0..8).map(|i| Verdict::Acked { shard: Arc::from("shardId-000000000000"), sequence_number: number(i) });
+    let acks = (0..8).map(|nth| acked(ShardIndex(0), nth));
     queues.settle(id, acks.collect(), later, &mut |_| 0);
     assert_eq!(cut(&mut queues, later).1, vec![8]);
 }
@@ -266,11 +267,7 @@ fn an_overtaken_record_is_given_up_and_not_sent_again() {
     }
     let later = now + rules().linger;
     let (id, _) = cut(&mut queues, later);
-    let verdicts = vec![
-        refused(Reason::Throttled),
-        refused(Reason::Throttled),
-        Verdict::Acked { shard: Arc::from("shardId-000000000000"), sequence_number: number(0) },
-    ];
+    let verdicts = vec![refused(Reason::Throttled), refused(Reason::Throttled), acked(ShardIndex(0), 0)];
     let settled = queues.settle(id, verdicts, later, &mut |_| 0);
     let reasons: Vec<_> = settled
         .resolved
