@@ -272,4 +272,8 @@ bugs! {
         "a node that is replacing another is lost itself before the catalog's membership has settled";
     UnheardIsAbsent "unheard-is-absent" Read "a node that has not heard of a stream or shard says that there is none, without asking whether it is up to date",
         "a stream is created, or a shard split, while a node hears nothing of the catalog's leader and is asked";
+    NamesakeKept "namesake-kept" Read "a shard is looked for in the stream that had the name when the call came in",
+        "a stream is deleted and another made under its name while a node hears nothing of the catalog's leader and is asked";
+    PromiseForgotten "promise-forgotten" Raft "a replica that was moved away leaves nothing of its vote and of how far its log was",
+        "a move, and while another voter has not heard of it, a restart of the node that it was moved from, whose catalog is old then";
 }

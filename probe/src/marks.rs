@@ -106,6 +106,7 @@ marks! {
     ClockCaughtUp "clock.caught_up" Sometimes "a running node's clock was far behind what three zones show";
     ClockUndecided "clock.undecided" Sometimes "two zones disagreed on the time, and no third was heard";
     ClockRunsFree "clock.runs_free" Reachable "a running node heard too few zones to agree on the time";
+    VoteOwed "raft.vote_owed" Reachable "a replica that was moved away before refuses a vote that it can't judge by its log";
     VotersHaveTheLog "raft.voters_have_the_log" Always "who is to vote has the log up to where it was named";
     VotersChanged "raft.voters_changed" Reachable "a group has other voters";
     LeaseNotEnough "raft.lease_not_enough" Reachable "a read found no valid lease";

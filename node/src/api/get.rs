@@ -63,9 +63,9 @@ async fn told(
 }
 
 /// The shard a read is for.
-struct Subject {
-    routes: Arc<StreamRoutes>,
-    shard: ShardId,
+pub(super) struct Subject {
+    pub routes: Arc<StreamRoutes>,
+    pub shard: ShardId,
     group: GroupId,
 }
 
@@ -82,8 +82,7 @@ impl Service {
             message.timestamp_ms,
             wire::ITERATOR_START,
         )?;
-        let routes = self.router.serving_stream(&name).await?;
-        let subject = self.subject_named(routes, &message.shard_id).await?;
+        let subject = self.subject_named(&name, &message.shard_id).await?;
         let here = || async {
             let reader = self.reader(&subject)?;
             let position = self.begin(&reader, subject.shard, kind, wire::ITERATOR_START).await?;
@@ -116,16 +115,7 @@ impl Service {
         };
         let routes = match self.router.stream_with(token.shard).await {
             Ok(routes) => routes,
-            Err(RouteError::NoShard(shard)) => {
-                return Err(match self.router.stream_of(shard) {
-                    Ok(routes) => wire::no_shard(&routes, shard),
-                    Err(_) => ApiError::NoSuchShardName(format!(
-                        "the stream of this iterator (id {}) does not exist: it was deleted since",
-                        shard.stream
-                    )),
-                });
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.no_subject(error)),
         };
         if !routes.is_serving() {
             return Err(RouteError::NotServing(routes.stream.name.clone(), routes.stream.status).into());
@@ -207,8 +197,7 @@ impl Service {
         };
         let kind =
             wire::iterator_kind(start.r#type, &start.sequence_number, start.timestamp_ms, wire::SUBSCRIPTION_START)?;
-        let routes = self.router.serving_stream(&name).await?;
-        let subject = self.subject_named(routes, &message.shard_id).await?;
+        let subject = self.subject_named(&name, &message.shard_id).await?;
         let place = self
             .subscriptions
             .clone()
@@ -240,7 +229,7 @@ impl Service {
     /// it never had one.
     pub(crate) fn first_number(&self, message: &v1::SubscribeToShardRequest) -> Option<String> {
         let routes = self.router.stream(&wire::stream_name(&message.stream_name).ok()?).ok()?;
-        let shard = wire::shard_id(&routes, &message.shard_id).ok()?;
+        let shard = wire::shard_id(&routes, "shard_id", &message.shard_id).ok()?;
         Some(SequenceNumber::beginning(routes.shard(shard)?.created_s, shard.index).to_string())
     }
 
@@ -277,12 +266,20 @@ impl Service {
     }
 
     /// A shard by its name.
-    async fn subject_named(&self, routes: Arc<StreamRoutes>, name: &str) -> Result<Subject, ApiError> {
-        let shard = ShardId::parse(routes.stream.id, name).map_err(|e| ApiError::invalid("shard_id", e))?;
-        match self.router.stream_with(shard).await {
-            Ok(newer) => subject(&newer, shard),
-            Err(RouteError::NoShard(_)) => Err(wire::no_shard(&routes, shard)),
-            Err(error) => Err(error.into()),
+    pub(super) async fn subject_named(&self, stream: &StreamName, shard: &str) -> Result<Subject, ApiError> {
+        let index = wire::shard_index("shard_id", shard)?;
+        match self.router.shard_at(stream, index).await {
+            Ok((routes, shard)) => subject(&routes, shard),
+            Err(error) => Err(self.no_subject(error)),
+        }
+    }
+
+    /// Why there is no shard, or no stream.
+    fn no_subject(&self, error: RouteError) -> ApiError {
+        let RouteError::NoShard(shard) = error else { return error.into() };
+        match self.router.stream_of(shard) {
+            Ok(routes) => wire::no_shard(&routes, shard),
+            Err(_) => ApiError::NoSuchShardName(format!("the stream of this shard (id {}) was deleted", shard.stream)),
         }
     }
 

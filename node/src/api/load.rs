@@ -45,10 +45,12 @@ impl Service {
     ) -> Result<v1::DescribeShardLoadsResponse, ApiError> {
         let name = wire::stream_name(&message.stream_name)?;
         let most = page_size("max_results", message.max_results, SHARDS_DEFAULT, SHARDS_MAX)?;
-        let routes = self.router.serving_stream(&name).await?;
-        let only = match message.shard_id.as_str() {
-            "" => None,
-            text => Some(wire::shard_id(&routes, text)?),
+        let (routes, only) = match message.shard_id.as_str() {
+            "" => (self.router.serving_stream(&name).await?, None),
+            text => {
+                let subject = self.subject_named(&name, text).await?;
+                (subject.routes, Some(subject.shard))
+            }
         };
         let Part { mut loads, mut missing, total } = self.gather(message, call, &routes, only).await;
         loads.sort_by(|a, b| b.write_percent.total_cmp(&a.write_percent).then_with(|| a.shard_id.cmp(&b.shard_id)));

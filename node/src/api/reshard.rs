@@ -27,7 +27,7 @@ impl Service {
         };
         let here = || async {
             let shape = |routes: &StreamRoutes| {
-                let shard = wire::shard_id_in(routes, "shard_to_split", &message.shard_to_split)?;
+                let shard = wire::shard_id(routes, "shard_to_split", &message.shard_to_split)?;
                 let range = routes.shard(shard).expect("it was looked up there").range;
                 Ok(Reshape::Split { shard: shard.index, at: at.unwrap_or(range.middle()) })
             };
@@ -48,8 +48,8 @@ impl Service {
         let name = wire::stream_name(&message.stream_name)?;
         let here = || async {
             let shape = |routes: &StreamRoutes| {
-                let shard = wire::shard_id_in(routes, "shard_to_merge", &message.shard_to_merge)?.index;
-                let adjacent = wire::shard_id_in(routes, "adjacent_shard_to_merge", &message.adjacent_shard_to_merge)?;
+                let shard = wire::shard_id(routes, "shard_to_merge", &message.shard_to_merge)?.index;
+                let adjacent = wire::shard_id(routes, "adjacent_shard_to_merge", &message.adjacent_shard_to_merge)?;
                 Ok(Reshape::Merge { shard, adjacent: adjacent.index })
             };
             self.reshard(&name, shape).await?;

@@ -38,14 +38,14 @@ pub fn stream_name(text: &str) -> Result<StreamName, ApiError> {
     StreamName::parse(text).map_err(|e| ApiError::invalid("stream_name", e))
 }
 
-/// A shard's name, for a shard of the stream.
-pub fn shard_id(routes: &StreamRoutes, text: &str) -> Result<ShardId, ApiError> {
-    shard_id_in(routes, "shard_id", text)
+/// A shard's number among its stream's, from its name in `field`.
+pub fn shard_index(field: &'static str, text: &str) -> Result<u32, ApiError> {
+    ShardId::parse(StreamId(0), text).map(|it| it.index).map_err(|e| ApiError::invalid(field, e))
 }
 
-/// As [`shard_id`], in another field.
-pub fn shard_id_in(routes: &StreamRoutes, field: &'static str, text: &str) -> Result<ShardId, ApiError> {
-    let shard = ShardId::parse(routes.stream.id, text).map_err(|e| ApiError::invalid(field, e))?;
+/// A shard's name, in `field`, for a shard of the stream.
+pub fn shard_id(routes: &StreamRoutes, field: &'static str, text: &str) -> Result<ShardId, ApiError> {
+    let shard = routes.stream.shard_id(shard_index(field, text)?);
     match routes.shard(shard) {
         Some(_) => Ok(shard),
         None => Err(no_shard(routes, shard)),

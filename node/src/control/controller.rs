@@ -65,7 +65,7 @@ impl Controller {
 
     /// Opens the catalog's replica and begins its membership, on a founder.
     pub async fn open_catalog(&self) -> Result<CatalogHandle, String> {
-        let groups_dir = self.options.data_dir.join("groups");
+        let groups_dir = self.options.groups_dir();
         self.stored.look(&groups_dir).await.map_err(|e| format!("{}: {e}", groups_dir.display()))?;
         let replica = open_group(GroupId::CATALOG, &self.options).await.map_err(|e| e.to_string())?;
         self.groups.insert(replica.clone());
@@ -145,7 +145,7 @@ impl Controller {
             match open_group(*group, &self.options).await {
                 Ok(replica) => {
                     self.groups.insert(replica.clone());
-                    let fresh = replica.log().last_id().is_none();
+                    let fresh = replica.log().last_id().is_none() && !replica.was_here();
                     let moved = catalog.state(|c| c.was_moved(*group)) && !planted(Bug::BegunOnceMoved);
                     if fresh && !successor && !moved {
                         self.begin(*group, replicas, leaders.get(group) == Some(&me));

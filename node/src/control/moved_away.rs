@@ -6,7 +6,8 @@
 //! 1. the catalog, as new as its leader's, says that the replica is elsewhere and no move of the group is under way;
 //! 2. the replica is closed: from now on it promises nothing to anybody;
 //! 3. the catalog, asked again after that, still says so;
-//! 4. the directory gets another name, durably; then it is removed. What a crash leaves of it is never opened.
+//! 4. what the replica promised as a voter is kept (`Promise`): another replica may not have heard that it left;
+//! 5. the directory gets another name, durably; then it is removed. What a crash leaves of it is never opened.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,8 +18,7 @@ use braid_env::disk;
 use braid_probe::{Bug, Mark, planted, reachable};
 use braid_stream::ids::{GroupId, NodeId};
 
-use crate::index::RecordIndex;
-use crate::replication::{CatalogHandle, GroupOptions, Groups};
+use crate::replication::{CatalogHandle, GroupOptions, Groups, Promise};
 
 /// What a group's directory is called before it is removed: its number, and this.
 const GONE: &str = ".gone";
@@ -67,9 +67,8 @@ pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, options: &Group
     if !sure(catalog).await {
         return;
     }
-    let dir = options.data_dir.join("groups");
     for group in candidates.into_iter().filter(left) {
-        match remove(group, &dir, options.index.as_ref()).await {
+        match remove(group, options).await {
             Ok(()) => {
                 reachable!(Mark::GroupForgotten);
                 stored.lock().remove(&group);
@@ -84,19 +83,24 @@ async fn sure(catalog: &CatalogHandle) -> bool {
     planted(Bug::ForgottenOnBelief) || catalog.is_current().await
 }
 
-async fn remove(group: GroupId, groups_dir: &Path, index: &dyn RecordIndex) -> Result<(), String> {
-    let (dir, gone) = (groups_dir.join(group.0.to_string()), groups_dir.join(format!("{}{GONE}", group.0)));
+async fn remove(group: GroupId, options: &GroupOptions) -> Result<(), String> {
+    let (groups_dir, dir) = (options.groups_dir(), options.group_dir(group));
+    let gone = groups_dir.join(format!("{}{GONE}", group.0));
+    let is_there = disk::exists(&dir).await.map_err(|e| format!("{}: {e}", dir.display()))?;
+    if is_there {
+        Promise::keep(&groups_dir, &dir, options.log_identity(group), options.log.clone()).await?;
+    }
     let renamed = async {
         if disk::exists(&gone).await? {
             disk::remove_dir_all(&gone).await?;
         }
-        if disk::exists(&dir).await? {
+        if is_there {
             disk::rename(&dir, &gone).await?;
         }
-        disk::fsync_dir(groups_dir).await
+        disk::fsync_dir(&groups_dir).await
     };
     renamed.await.map_err(|e| format!("{}: {e}", dir.display()))?;
     reachable!(Mark::GroupRenamed);
-    index.clear(group).map_err(|e| e.to_string())?;
+    options.index.clear(group).map_err(|e| e.to_string())?;
     disk::remove_dir_all(&gone).await.map_err(|e| format!("{}: {e}", gone.display()))
 }

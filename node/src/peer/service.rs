@@ -247,16 +247,23 @@ async fn answer(replica: &GroupReplica, groups: &Groups, frame: &PeerFrame) -> R
     match frame.kind() {
         Kind::Vote => {
             let rpc = wire::decode_vote(&frame.body).map_err(bad)?;
-            let r = raft.vote(rpc).await.map_err(|e| e.to_string())?;
+            let r = match replica.refuses(&rpc) {
+                Some(refusal) => refusal,
+                None => raft.vote(rpc).await.map_err(|e| e.to_string())?,
+            };
             Ok(wire::encode_vote_reply(&r))
         }
         Kind::PreVote => {
             let rpc = wire::decode_vote(&frame.body).map_err(bad)?;
-            let r = raft.pre_vote(rpc).await.map_err(|e| e.to_string())?;
+            let r = match replica.refuses(&rpc) {
+                Some(refusal) => refusal,
+                None => raft.pre_vote(rpc).await.map_err(|e| e.to_string())?,
+            };
             Ok(wire::encode_vote_reply(&r))
         }
         Kind::TransferLeader => {
             let req = wire::decode_transfer(&frame.body).map_err(bad)?;
+            replica.has_what_it_had()?;
             reachable!(Mark::LeadershipOffered);
             let r = raft.handle_transfer_leader(req).await.map_err(|e| e.to_string())?;
             Ok(wire::encode_transfer_reply(&r))

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use braid_env::watch;
 use braid_env::{task, time};
-use braid_log::{Entry as LogEntry, Log, ReadError};
+use braid_log::{Entry as LogEntry, Log, LogId as BraidLogId, ReadError};
 use braid_probe::{Bug, Mark, always, planted, reachable, sometimes};
 use braid_proto::peer::Kind;
 use braid_stream::command::GroupCommand;
@@ -21,14 +21,14 @@ use braid_stream::record::Record;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::raft::{ClientWriteResult, VoteRequest};
+use openraft::raft::{ClientWriteResult, VoteRequest, VoteResponse};
 use openraft::{LinearizerOption, ReadPolicy};
 
 use super::RaftHandle;
 use super::machine::TrimTarget;
 use super::open::GroupOptions;
 use super::proposer::{AppendOutcome, Proposer};
-use super::raft::{Member, Proposal, Reply, TypeConfig, Vote, from_log_id};
+use super::raft::{Member, Proposal, Reply, TypeConfig, Vote, from_log_id, from_log_vote, to_log_id};
 use super::replica::{Replica, State};
 use crate::clock::NodeClock;
 use crate::index::RecordIndex;
@@ -128,6 +128,8 @@ pub struct GroupReplica {
     trim: TrimTarget,
     links: Arc<Links>,
     clock: NodeClock,
+    /// How far the group's last replica on this node was, before it was moved away.
+    floor: Option<BraidLogId>,
     /// What cannot be read here any more, as found by the first read that needed it.
     damage: OnceLock<String>,
 }
@@ -175,12 +177,13 @@ impl GroupReplica {
         replica: Arc<Replica>,
         raft: RaftHandle,
         trim: TrimTarget,
+        floor: Option<BraidLogId>,
         options: &GroupOptions,
     ) -> Arc<GroupReplica> {
         let proposer =
             Proposer::start(replica.clone(), raft.clone(), options.clock.clone(), options.inflight_bytes_max);
         let (links, clock) = (options.links.clone(), options.clock.clone());
-        Arc::new(GroupReplica { replica, raft, proposer, trim, links, clock, damage: OnceLock::new() })
+        Arc::new(GroupReplica { replica, raft, proposer, trim, links, clock, floor, damage: OnceLock::new() })
     }
 
     /// The group's id.
@@ -376,8 +379,39 @@ impl GroupReplica {
         match self.damage.get() {
             Some(why) => Err(format!("what it stores is damaged: {why}")),
             None if !self.clock.is_settled() => Err("it does not know yet what time it is".into()),
+            None => self.has_what_it_had(),
+        }
+    }
+
+    /// Whether its log is as far again as before it was moved away, if it ever was; else it must not lead.
+    pub(crate) fn has_what_it_had(&self) -> Result<(), String> {
+        match self.owes() {
+            Some(floor) => {
+                Err(format!("it was moved away once, and does not have yet what it had then, up to {floor}"))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Up to where it still lacks what it had before it was moved away.
+    fn owes(&self) -> Option<BraidLogId> {
+        self.floor.filter(|floor| self.replica.log.last_id() < Some(*floor))
+    }
+
+    /// Whether it was here before, and was moved away.
+    pub fn was_here(&self) -> bool {
+        self.floor.is_some()
+    }
+
+    /// The answer to a candidate whose log is behind what this replica once had; `None`: its Raft may judge.
+    pub(crate) fn refuses(&self, candidate: &VoteRequest<TypeConfig>) -> Option<VoteResponse<TypeConfig>> {
+        let floor = self.owes()?;
+        if candidate.last_log_id.map(to_log_id) >= Some(floor) {
+            return None;
+        }
+        reachable!(Mark::VoteOwed);
+        let vote = self.replica.log.vote().map_or_else(|| Vote::new(0, NOBODY), from_log_vote);
+        Some(VoteResponse::new(vote, Some(from_log_id(floor)), false))
     }
 
     /// Notes that stored bytes could not be read, twice, and hands the leadership to a replica that has them

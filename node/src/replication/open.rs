@@ -31,6 +31,7 @@ use super::group::GroupReplica;
 use super::log_store::LogStore;
 use super::machine::{Machine, TrimTarget};
 use super::network::Network;
+use super::promise::{self, Promise};
 use super::raft::{StoredMembership, from_log_id};
 use super::replica::{Replica, State};
 use super::snapshot::{self, Snapshot};
@@ -57,6 +58,24 @@ pub struct GroupOptions {
     pub links: Arc<Links>,
     /// The node's clock.
     pub clock: NodeClock,
+}
+
+impl GroupOptions {
+    /// Where each group has its directory.
+    pub fn groups_dir(&self) -> PathBuf {
+        self.data_dir.join("groups")
+    }
+
+    /// The group's own.
+    pub fn group_dir(&self, group: GroupId) -> PathBuf {
+        self.groups_dir().join(group.0.to_string())
+    }
+
+    /// Whose log the group's is, on this node.
+    pub fn log_identity(&self, group: GroupId) -> Identity {
+        let me = self.links.directory().me();
+        Identity { cluster: me.cluster, node: me.node, group: group.0 }
+    }
 }
 
 /// Why a replica could not be opened. Each names the file or directory concerned.
@@ -114,13 +133,16 @@ fn raft_config(group: GroupId, options: &GroupOptions) -> Result<Config, OpenErr
 
 /// Opens group `group`'s replica on this node, creating its directory if there is none.
 pub async fn open_group(group: GroupId, options: &GroupOptions) -> Result<Arc<GroupReplica>, OpenError> {
-    let me = options.links.directory().me().clone();
-    let dir = options.data_dir.join("groups").join(group.0.to_string());
+    let dir = options.group_dir(group);
     let at = |e: std::io::Error| OpenError::State(format!("{}: {e}", dir.display()));
     disk::create_dir_all(&dir).await.map_err(at)?;
-    let identity = Identity { cluster: me.cluster, node: me.node, group: group.0 };
+    let promise = Promise::read(&options.groups_dir(), group).await.map_err(at)?;
+    let identity = options.log_identity(group);
     let (log, recovered) = Log::open(&dir, identity, options.log.clone()).await.map_err(OpenError::Log)?;
     tracing::info!(group = group.0, "log opened: {recovered:?}");
+    if let Some(promise) = &promise {
+        promise.renew(&log).await.map_err(at)?;
+    }
 
     let start = starting_point(&log, group, &dir, options.index.as_ref()).await?;
     let (state, last, membership, kept) = match start {
@@ -135,17 +157,24 @@ pub async fn open_group(group: GroupId, options: &GroupOptions) -> Result<Arc<Gr
     let machine = Machine::new(replica.clone(), last.map(from_log_id), membership, trim.clone());
     let network = Network::new(options.links.clone(), group.0);
     let config = Arc::new(raft_config(group, options)?);
-    let raft = RaftHandle::new(me.node, config, network, LogStore::new(log, me.node), machine)
+    let store = LogStore::new(log.clone(), identity.node);
+    let raft = RaftHandle::new(identity.node, config, network, store, machine)
         .await
         .map_err(|e| OpenError::Raft(e.to_string()))?;
+    let floor = promise.and_then(|it| it.floor());
     // One way only, whether the clock is settled or not. Asking twice, for the setting above and here, left a replica
     // that never stood for election where the clock was settled in between: simulator, seed 82103586183 of 7e145db.
     let (clock, electing) = (options.clock.clone(), raft.clone());
     task::spawn(async move {
         clock.settled().await;
+        if let Some(floor) = floor
+            && !promise::reaches(&log, floor).await
+        {
+            return;
+        }
         electing.runtime_config().elect(true);
     });
-    Ok(GroupReplica::start(replica, raft, trim, options))
+    Ok(GroupReplica::start(replica, raft, trim, floor, options))
 }
 
 /// See the table above. The flag says whether the index is complete up to the state.

@@ -76,6 +76,11 @@ impl StreamRoutes {
         shard.stream == *id && gone && !self.to_come.contains(&shard.index)
     }
 
+    /// Whether the stream has this shard, open or closed, or had it.
+    fn has_had(&self, shard: ShardId) -> bool {
+        self.shard(shard).is_some() || self.has_forgotten(shard)
+    }
+
     /// Whether reads and writes are served.
     pub fn is_serving(&self) -> bool {
         matches!(self.stream.status, StreamStatus::Active | StreamStatus::Updating)
@@ -204,21 +209,35 @@ impl Router {
 
     /// A stream that serves reads and writes.
     pub async fn serving_stream(&self, name: &StreamName) -> Result<Arc<StreamRoutes>, RouteError> {
-        let look = || match self.stream(name)? {
-            routes if routes.is_serving() => Ok(routes),
-            routes => Err(RouteError::NotServing(name.clone(), routes.stream.status)),
-        };
-        self.certainly(look).await
+        self.certainly(|| self.serving(name)).await
     }
 
     /// The stream that has the shard, open, closed or forgotten.
     pub async fn stream_with(&self, shard: ShardId) -> Result<Arc<StreamRoutes>, RouteError> {
-        let look = || {
-            let routes = self.stream_of(shard)?;
-            let had = routes.shard(shard).is_some() || routes.has_forgotten(shard);
-            if had { Ok(routes) } else { Err(RouteError::NoShard(shard)) }
+        let look = || match self.stream_of(shard)? {
+            routes if routes.has_had(shard) => Ok(routes),
+            _ => Err(RouteError::NoShard(shard)),
         };
         self.certainly(look).await
+    }
+
+    /// A shard, open, closed or forgotten, of a stream that serves reads and writes.
+    pub async fn shard_at(&self, name: &StreamName, index: u32) -> Result<(Arc<StreamRoutes>, ShardId), RouteError> {
+        let kept = planted(Bug::NamesakeKept).then(|| self.stream(name).ok()).flatten();
+        // The shard of whatever stream has the name by then: it may not be the one that this node knows first.
+        let look = || {
+            let routes = self.serving(name)?;
+            let shard = kept.as_ref().unwrap_or(&routes).stream.shard_id(index);
+            if routes.has_had(shard) { Ok((routes, shard)) } else { Err(RouteError::NoShard(shard)) }
+        };
+        self.certainly(look).await
+    }
+
+    fn serving(&self, name: &StreamName) -> Result<Arc<StreamRoutes>, RouteError> {
+        match self.stream(name)? {
+            routes if routes.is_serving() => Ok(routes),
+            routes => Err(RouteError::NotServing(name.clone(), routes.stream.status)),
+        }
     }
 
     /// What `look` finds in this node's catalog. What another node has just told of may be on its way here: waits for it
