@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use crate::support::calls::{Client, client, detail, entry, get, iterator, put, settle, shards, texts};
+use crate::support::calls::{Client, client, detail, entry, get, iterator, put, settle, settle_at, shards, texts};
 use crate::support::{BOUND, TestCluster};
 use braid_proto::v1;
 use braid_proto::v1::{ErrorReason, Outcome, ShardIteratorType as Kind};
@@ -489,7 +489,7 @@ async fn shards_are_split_and_merged_while_they_are_written_and_nobody_sees_an_e
         new_starting_hash_key: String::new(),
     };
     client(&cluster, 1).await.split_shard(split.clone()).await.unwrap();
-    assert_eq!(settle(&mut admin, "busy").await.open_shard_count, 3);
+    settle_at(&mut admin, "busy", 3).await;
     let again = detail(&admin.split_shard(split).await.unwrap_err());
     assert_eq!(again.reason(), ErrorReason::ShardClosed, "{again:?}");
     let merge = |shard: &str, adjacent: &str| v1::MergeShardsRequest {
@@ -500,7 +500,7 @@ async fn shards_are_split_and_merged_while_they_are_written_and_nobody_sees_an_e
     let far = detail(&admin.merge_shards(merge("shardId-000000000001", "shardId-000000000002")).await.unwrap_err());
     assert_eq!((far.reason(), far.field.as_str()), (ErrorReason::InvalidArgument, "adjacent_shard_to_merge"));
     client(&cluster, 2).await.merge_shards(merge("shardId-000000000003", "shardId-000000000001")).await.unwrap();
-    assert_eq!(settle(&mut admin, "busy").await.open_shard_count, 2);
+    settle_at(&mut admin, "busy", 2).await;
     // Some more, for the child of both.
     for count in &mut counts {
         let enough = *count.borrow() + 20;

@@ -39,6 +39,15 @@ pub async fn settle(client: &mut Client, name: &str) -> v1::StreamDescription {
     }
 }
 
+/// As [`settle`], at so many open shards: the node that is asked may not have heard yet of a change that was made through another.
+pub async fn settle_at(client: &mut Client, name: &str, open_shards: u32) {
+    let start = Instant::now();
+    while settle(client, name).await.open_shard_count != open_shards {
+        assert!(start.elapsed() < BOUND, "{name} does not have {open_shards} open shards");
+        braid_env::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 pub async fn describe(client: &mut Client, name: &str) -> v1::StreamDescription {
     let request = v1::DescribeStreamRequest { stream_name: name.into() };
     client.describe_stream(request).await.unwrap().into_inner().stream.unwrap()
