@@ -1,6 +1,6 @@
 //! `kill -9` of real nodes while Kinesis clients write, read, split and merge: their SDKs try again by themselves, and they see
 //! nothing else; nothing acknowledged is lost. What they do and check is in `node/tests/kinesis/`: `kills.py`, which knows the
-//! nodes as one name's addresses, and `kills_sdks.py`, which knows a load balancer before them.
+//! nodes as one name's addresses, and `kills_sdks.py`, which knows a load balancer before them and has one client or more.
 #![allow(clippy::disallowed_methods)]
 
 mod clients;
@@ -53,7 +53,7 @@ enum Known {
     Balanced,
 }
 
-async fn nodes_are_killed_under(script: &str, python: &str, known: Known) -> Result<(), Failed> {
+async fn nodes_are_killed_under(script: &str, clients: &[&str], python: &str, known: Known) -> Result<(), Failed> {
     // A shard's limits are not what is tested, and a poller of many shards would meet them.
     let mut cluster = Cluster::start(Path::new(BINARY), "throttle = \"off\"").await;
     let endpoints = match known {
@@ -63,6 +63,7 @@ async fn nodes_are_killed_under(script: &str, python: &str, known: Known) -> Res
     let mut clients = Command::new(python)
         .arg(root().join("node/tests/kinesis").join(script))
         .arg(endpoints)
+        .args(clients)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -99,24 +100,49 @@ fn main() {
     let arguments = Arguments::from_args();
     let found = python();
     let python = found.clone().unwrap_or_default();
+    let sdks = "kills_sdks.py";
     let trials = [
-        ("clients_go_on_while_nodes_are_killed", "boto3", "kills.py", Known::Each, has(&found, &[], &[])),
+        (
+            "clients_go_on_while_nodes_are_killed",
+            "boto3",
+            "kills.py",
+            &[] as &[&str],
+            Known::Each,
+            has(&found, &[], &[]),
+        ),
         (
             "other_sdks_and_kcl_go_on_while_nodes_are_killed",
             "the SDKs for JavaScript and Java, and KCL",
-            "kills_sdks.py",
+            sdks,
+            &["java", "javascript", "kcl"],
             Known::Balanced,
             has(&found, &["js"], &["node", "java"]),
         ),
+        (
+            "the_rust_sdk_and_the_cli_go_on_while_nodes_are_killed",
+            "the Rust SDK and the AWS CLI",
+            sdks,
+            &["rust", "aws_cli"],
+            Known::Balanced,
+            has(&found, &["rust-sdk/newest/kills"], &[]),
+        ),
+        (
+            "the_go_sdks_go_on_while_nodes_are_killed",
+            "the Go SDKs",
+            sdks,
+            &["go_v1", "go_v2"],
+            Known::Balanced,
+            has(&found, &["go/kills_v1", "go/kills_v2"], &[]),
+        ),
     ];
-    let trials = trials.map(|(name, clients, script, known, there)| {
+    let trials = trials.map(|(name, title, script, clients, known, there)| {
         if let Err(why) = &there {
-            eprintln!("SKIPPED: no node is killed under {clients}, since that can't be had here: {why}");
+            eprintln!("SKIPPED: no node is killed under {title}, since that can't be had here: {why}");
         }
         let python = python.clone();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            runtime.block_on(nodes_are_killed_under(script, &python, known))
+            runtime.block_on(nodes_are_killed_under(script, clients, &python, known))
         };
         Trial::test(name, run).with_ignored_flag(there.is_err())
     });

@@ -127,7 +127,7 @@ fn main() {
         ("the Java SDK and KCL", JAVA_SCENARIOS, has("").and_then(|()| program("java"))),
         ("KCL 2", KCL_2_SCENARIOS, has("kcl2").and_then(|()| program("java"))),
         ("the JavaScript SDK", JAVASCRIPT_SCENARIOS, has("js").and_then(|()| program("node"))),
-        ("the Rust SDK", RUST_SCENARIOS, has("rust-sdk/newest")),
+        ("the Rust SDK", RUST_SCENARIOS, has("rust-sdk/newest/sdk")),
         // Both come from the same packages, or neither does.
         ("the Go SDKs", GO_SCENARIOS, has("go/sdk_v1").and_then(|()| has("go/sdk_v2"))),
         ("other projects' tests", SUITES, has("suites")),

@@ -978,7 +978,7 @@ def javascript_sdk_over_http_1(endpoints):
 
 
 def rust_sdk(endpoints):
-    program = os.path.join(sys.prefix, "rust-sdk/newest")
+    program = os.path.join(sys.prefix, "rust-sdk/newest/sdk")
     subprocess.run([program, endpoints[0]], timeout=4 * BOUND_S, check=True)
 
 

@@ -1,13 +1,16 @@
-"""The SDKs for JavaScript and Java, and KCL, at work while nodes are killed and the stream is resharded: kills_sdks.py ENDPOINT
+"""SDKs, and KCL, at work while nodes are killed and the stream is resharded:
 
-They share a stream, and whoever writes is read by all: each SDK has writers and two readers (kills.cjs, Kills.java), and of KCL
-there is a worker that polls and one that subscribes (Kcl.java). Works until its input ends, and then says whether every
-reader was given the same, and all that was acknowledged. An SDK's program ends with whatever its SDK has not mended by itself.
+    kills_sdks.py ENDPOINT CLIENT…
 
-The endpoint is a load balancer before all nodes, as these clients keep to one of a name's addresses.
+The clients share a stream, and whoever writes is read by all: each of CLIENTS is a program with writers and readers of its own, and
+of `kcl` there is a worker that polls and one that subscribes (Kcl.java). Works until its input ends, and then says whether every
+reader was given the same, and all that was acknowledged. A program ends with whatever its SDK has not mended by itself.
+
+The endpoint is a load balancer before all nodes, as some of these clients keep to one of a name's addresses.
 """
 
 import collections
+import contextlib
 import os
 import subprocess
 import sys
@@ -32,7 +35,8 @@ class Program:
         self.name, self.process = name, process
         self.lines, self.events = [], set()
         self.sent, self.acked, self.counted = {}, {}, {}
-        self.read = {"polled": collections.defaultdict(list), "pushed": collections.defaultdict(list)}
+        # By "polled" or "pushed", and shard.
+        self.read = collections.defaultdict(lambda: collections.defaultdict(list))
         self.listener = threading.Thread(target=self.listen, daemon=True)
         self.listener.start()
 
@@ -44,7 +48,7 @@ class Program:
                 self.sent[rest[0]] = int(rest[1])
             elif kind == "acked":
                 self.acked[rest[2]] = (rest[0], int(rest[1]))
-            elif kind in self.read:
+            elif kind in ("polled", "pushed"):
                 self.read[kind][rest[0]].append((int(rest[1]), rest[2]))
             elif kind == "count":
                 what, n = " ".join(rest).rsplit(": ", 1)
@@ -73,12 +77,40 @@ class Program:
         self.sound()
 
 
-def javascript(endpoint, consumer, protocol):
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kills.cjs")
-    environment = {**os.environ, "NODE_PATH": os.path.join(sys.prefix, "js"), "NODE_NO_WARNINGS": "1"}
-    command = ["node", script, endpoint, STREAM, consumer, "javascript", protocol]
+def beside(name):
+    """What scripts/kinesis-clients has put beside this Python."""
+    return os.path.join(sys.prefix, name)
+
+
+def here(name):
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+
+
+def program(*command, **environment):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return Program("JavaScript", subprocess.Popen(command, env=environment, text=True, **pipes))
+    return subprocess.Popen(command, env={**os.environ, **environment}, text=True, **pipes)
+
+
+def javascript(protocol):
+    environment = {"NODE_PATH": beside("js"), "NODE_NO_WARNINGS": "1"}
+    return lambda endpoint, consumer, name: program(
+        "node", here("kills.cjs"), endpoint, STREAM, consumer, name, protocol, **environment
+    )
+
+
+def compiled(path):
+    return lambda endpoint, consumer, name: program(beside(path), endpoint, STREAM, consumer, name)
+
+
+CLIENTS = {
+    "java": lambda endpoint, consumer, name: java("Kills.java", endpoint, STREAM, consumer, name),
+    "javascript": javascript("h2"),
+    "javascript_over_http_1": javascript("http/1.1"),
+    "rust": compiled("rust-sdk/newest/kills"),
+    "go_v1": compiled("go/kills_v1"),
+    "go_v2": compiled("go/kills_v2"),
+    "aws_cli": lambda endpoint, _, name: program(sys.executable, here("kills_cli.py"), endpoint, STREAM, name),
+}
 
 
 def kcl_read(worker, expected):
@@ -101,11 +133,11 @@ def kcl_read(worker, expected):
 
 
 def main():
-    endpoint = sys.argv[1]
+    endpoint, clients = sys.argv[1], sys.argv[2:]
     kinesis = Kinesis([endpoint])
     arn = kinesis.create(STREAM, 3)["StreamARN"]
     consumers = {}
-    for name in ("java", "javascript"):
+    for name in (it for it in clients if it != "kcl"):
         made = kinesis.register_stream_consumer(StreamARN=arn, ConsumerName=name)["Consumer"]["ConsumerARN"]
         described = lambda: kinesis.describe_stream_consumer(ConsumerARN=made)["ConsumerDescription"]
         wait("the consumer is ACTIVE", lambda: described()["ConsumerStatus"] == "ACTIVE")
@@ -118,19 +150,16 @@ def main():
         except BaseException:
             broken.append(traceback.format_exc())
 
-    with (
-        Tables() as tables,
-        Worker(endpoint, tables, STREAM, "fan-out") as fan_out,
-        Worker(endpoint, tables, STREAM, "polling") as polling,
-    ):
-        workers = {"KCL, fan-out": fan_out, "KCL, polling": polling}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        if "kcl" in clients:
+            tables = stack.enter_context(Tables())
+            for retrieval in ("fan-out", "polling"):
+                workers[f"KCL, {retrieval}"] = stack.enter_context(Worker(endpoint, tables, STREAM, retrieval))
         for name, worker in workers.items():
             worker.until(f"{name} begins", lambda worker=worker: len(worker.said) >= 3)
-        sdks = [
-            Program("Java", java("Kills.java", endpoint, STREAM, consumers["java"], "java")),
-            javascript(endpoint, consumers["javascript"], sys.argv[2] if len(sys.argv) > 2 else "h2"),
-        ]
-        for it in sdks:
+        programs = [Program(name, CLIENTS[name](endpoint, consumer, name)) for name, consumer in consumers.items()]
+        for it in programs:
             it.says("at work")
         resharder = threading.Thread(target=split_and_merge, daemon=True)
         resharder.start()
@@ -140,17 +169,17 @@ def main():
         resharder.join(2 * BOUND_S)
         assert not resharder.is_alive(), "who reshards does not end"
         assert not broken, broken[0]
-        for it in sdks:
+        for it in programs:
             it.stop()
-        for it in sdks:
+        for it in programs:
             it.says("stopped")
-        for it in sdks:
+        for it in programs:
             it.finish()
-        acked = {text: place for it in sdks for text, place in it.acked.items()}
-        sent = {writer: n for it in sdks for writer, n in it.sent.items()}
-        readers = {f"{it.name}, {how}": read for it in sdks for how, read in it.read.items()}
+        acked = {text: place for it in programs for text, place in it.acked.items()}
+        sent = {writer: n for it in programs for writer, n in it.sent.items()}
+        readers = {f"{it.name}, {how}": read for it in programs for how, read in it.read.items()}
         everything = history.check(sent, acked, readers)
-        expected = readers["Java, polled"]
+        expected = next(iter(readers.values()))
         for name, worker in workers.items():
             distinct = lambda worker=worker: len({it.number for given in worker.given().values() for it in given})
             worker.until(f"{name} has given everything", lambda: distinct() >= everything)
@@ -159,8 +188,10 @@ def main():
             counted[f"{name}: records given again"] = again
             counted[f"{name}: warnings"] = len(worker.rest)
         history.check(sent, acked, readers)
-    counted.update({"acknowledged": len(acked), "read": everything, "shards": len(expected)})
-    for it in sdks:
+    counted.update({"acknowledged": len(acked), "read": everything, "readers": len(readers), "shards": len(expected)})
+    for it in programs:
+        # Somebody who did nothing has shown nothing.
+        assert it.sent and any(text.startswith(f"{it.name}-0:") for text in it.acked), f"{it.name} has put nothing"
         counted.update({f"{it.name}: {what}": n for what, n in it.counted.items()})
     assert len(acked) > 500 and counted["splits"] + counted["merges"] > 3, f"hardly anything was done: {counted}"
     for what, count in sorted(counted.items()):

@@ -6,7 +6,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"reflect"
 	"sort"
 	"strings"
 	"time"
@@ -18,10 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go/service/kinesis"
 )
 
-const (
-	bound = 60 * time.Second
-	first = "shardId-000000000000"
-)
+const first = "shardId-000000000000"
 
 var (
 	stream  = aws.String("go-v1")
@@ -162,33 +158,4 @@ func texts(records []*kinesis.Record) (all []string) {
 		all = append(all, string(it.Data))
 	}
 	return all
-}
-
-func until(what string, condition func() bool) {
-	for start := time.Now(); !condition(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > bound {
-			fail("waited %v until %s", bound, what)
-		}
-	}
-}
-
-func must[T any](found T, err error) T {
-	check(err)
-	return found
-}
-
-func check(err error) {
-	if err != nil {
-		fail("%v", err)
-	}
-}
-
-func equal(found, expected any) {
-	if !reflect.DeepEqual(found, expected) {
-		fail("%v instead of %v", found, expected)
-	}
-}
-
-func fail(format string, what ...any) {
-	panic(fmt.Sprintf(format, what...))
 }

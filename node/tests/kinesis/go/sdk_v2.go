@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"sort"
 	"strings"
 	"time"
@@ -20,7 +19,6 @@ import (
 )
 
 const (
-	bound  = 60 * time.Second
 	stream = "go-v2"
 	first  = "shardId-000000000000"
 )
@@ -170,33 +168,4 @@ func texts(records []types.Record) (all []string) {
 		all = append(all, string(it.Data))
 	}
 	return all
-}
-
-func until(what string, condition func() bool) {
-	for start := time.Now(); !condition(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > bound {
-			fail("waited %v until %s", bound, what)
-		}
-	}
-}
-
-func must[T any](found T, err error) T {
-	check(err)
-	return found
-}
-
-func check(err error) {
-	if err != nil {
-		fail("%v", err)
-	}
-}
-
-func equal(found, expected any) {
-	if !reflect.DeepEqual(found, expected) {
-		fail("%v instead of %v", found, expected)
-	}
-}
-
-func fail(format string, what ...any) {
-	panic(fmt.Sprintf(format, what...))
 }

@@ -1,19 +1,17 @@
 //! The AWS SDK for Rust against a node, over HTTP/1.1: create, put, list, read, subscribe, split, merge, delete.
 //!
-//!   kinesis-rust-sdk http://HOST:PORT
+//!   sdk http://HOST:PORT
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{
     ConsumerStatus, PutRecordsRequestEntry, Record, ShardIteratorType, StartingPosition, StreamDescriptionSummary,
     StreamStatus, SubscribeToShardEventStream,
 };
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+use kinesis_rust_sdk::Outcome;
 
 const BOUND: Duration = Duration::from_secs(60);
 const STREAM: &str = "rust";
@@ -22,14 +20,7 @@ const FIRST: &str = "shardId-000000000000";
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome<()> {
     let endpoint = std::env::args().nth(1).ok_or("an endpoint is needed")?;
-    let config = aws_sdk_kinesis::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .endpoint_url(endpoint)
-        .region(Region::from_static("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .build();
-    let kinesis = Client::from_conf(config);
+    let kinesis = Client::from_conf(kinesis_rust_sdk::config(&endpoint).build());
 
     kinesis.create_stream().stream_name(STREAM).shard_count(2).send().await?;
     let arn = active(&kinesis).await?.stream_arn;
