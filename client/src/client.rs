@@ -426,6 +426,28 @@ impl Client {
         Err(endless("ListShards"))
     }
 
+    /// Whether a stream has a shard, or had it: not by a listing, which may be behind, but by the word of a node that made
+    /// sure.
+    pub(crate) async fn has_shard(&self, stream: &str, shard: &str) -> Result<bool, CallError> {
+        let request = v1::GetShardIteratorRequest {
+            stream_name: stream.to_owned(),
+            shard_id: shard.to_owned(),
+            shard_iterator_type: v1::ShardIteratorType::TrimHorizon.into(),
+            ..v1::GetShardIteratorRequest::default()
+        };
+        let answer = self
+            .call(Repeat::Harmless, |mut node| {
+                let request = request.clone();
+                async move { node.get_shard_iterator(request).await }
+            })
+            .await;
+        match answer {
+            Ok(_) | Err(CallError::Refused { reason: Reason::ShardForgotten, .. }) => Ok(true),
+            Err(CallError::Refused { reason: Reason::ShardNotFound | Reason::InvalidArgument, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The cluster as one of its nodes sees it.
     ///
     /// # Errors

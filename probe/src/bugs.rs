@@ -276,4 +276,6 @@ bugs! {
         "a stream is deleted and another made under its name while a node hears nothing of the catalog's leader and is asked";
     PromiseForgotten "promise-forgotten" Raft "a replica that was moved away leaves nothing of its vote and of how far its log was",
         "a move, and while another voter has not heard of it, a restart of the node that it was moved from, whose catalog is old then";
+    UnlistedIsPast "unlisted-is-past" Read "the consumer takes a shard that a listing is too old for, for one that is past retention",
+        "a split, then a merge of one of its children with another shard, while a node that is behind lists the shards";
 }

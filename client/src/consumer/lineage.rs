@@ -6,10 +6,12 @@
 //! beginning, so nothing is skipped where shards change.
 //!
 //! A shard that is closed is forgotten by its stream once all of its records are past retention, never before its
-//! parents. Where the listing leaves a gap in the lineage, nothing is left to be read in it.
+//! parents. Where the listing leaves a gap in the lineage, nothing is left to be read in it. A listing may be older than
+//! what is known already, since any node gives it: of what is newer than all of it, it says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use braid_probe::{Bug, planted};
 use braid_proto::v1;
 
 use super::Position;
@@ -19,6 +21,8 @@ pub(super) struct Lineage {
     shards: BTreeMap<String, Node>,
     /// Known shards that the last listing left out: past retention, or newer than it.
     unlisted: BTreeSet<String>,
+    /// The newest shard of the last listing.
+    newest: String,
 }
 
 struct Node {
@@ -69,7 +73,8 @@ impl Lineage {
         }
         let forgotten = unlisted().next().is_some();
         let ancestors = ancestors_of(own.keys(), &by_id);
-        let mut lineage = Lineage { shards: BTreeMap::new(), unlisted: BTreeSet::new() };
+        let newest = by_id.keys().next_back().map_or_else(String::new, |&id| id.to_owned());
+        let mut lineage = Lineage { shards: BTreeMap::new(), unlisted: BTreeSet::new(), newest };
         for (&id, &shard) in &by_id {
             let parents = parents_of(shard);
             let follows = forgotten && is_orphan(&parents, |parent| by_id.contains_key(parent));
@@ -125,6 +130,7 @@ impl Lineage {
     pub fn relisted(&mut self, listed: &[v1::Shard]) {
         let shards: BTreeMap<&str, &v1::Shard> = listed.iter().map(|s| (s.shard_id.as_str(), s)).collect();
         self.unlisted = self.shards.keys().filter(|id| !shards.contains_key(id.as_str())).cloned().collect();
+        self.newest = shards.keys().next_back().map_or_else(String::new, |&id| id.to_owned());
         // A longer retention brings back what was past a shorter one: what came after it is read by now.
         let begun = self.shards.iter().filter(|(_, node)| !matches!(node.state, State::Waiting(_))).map(|(id, _)| id);
         for id in ancestors_of(begun, &shards) {
@@ -181,16 +187,17 @@ impl Lineage {
         Some(time.unwrap_or(Position::TrimHorizon))
     }
 
-    /// Whether nothing of a parent is left to be read. One that is not known is past retention, but may be there yet, and
-    /// be come to from a shard that is not listed any more either.
+    /// Whether nothing of a parent is left to be read. One that is not known is past retention if the listing is as new
+    /// as it, but may be there yet, and be come to from a shard that is not listed any more either.
     fn is_over(&self, shard: &str) -> bool {
         let over = |id: &str| {
             let node = self.shards.get(id)?;
             Some(matches!(node.state, State::Skipped | State::Consumed | State::Done(_)))
         };
         over(shard).unwrap_or_else(|| {
+            let listed = self.newest.as_str() >= shard || planted(Bug::UnlistedIsPast);
             let mut older = self.unlisted.iter().take_while(|id| id.as_str() < shard);
-            older.all(|id| over(id).unwrap_or(true))
+            listed && older.all(|id| over(id).unwrap_or(true))
         })
     }
 }
@@ -381,6 +388,29 @@ mod tests {
         assert_eq!(started(&mut lineage), at(&["5"], Position::TrimHorizon));
         lineage.ended("5", &[child("6", &["5", "4"])]);
         assert_eq!(started(&mut lineage), at(&["6"], Position::TrimHorizon));
+    }
+
+    /// Simulator, seed 319657162452: a node that was behind listed the shards, and a merge's child was read before one of
+    /// its parents.
+    #[test]
+    fn a_child_waits_for_a_parent_that_the_listing_is_too_old_for() {
+        let behind = [shard("0", ["", ""], true), shard("1", ["", ""], true)];
+        let mut lineage = Lineage::new(&behind, Position::TrimHorizon, &BTreeMap::new()).unwrap();
+        assert_eq!(started(&mut lineage), at(&["0", "1"], Position::TrimHorizon));
+        let child = |id: &str, parents: &[&str]| v1::ChildShard {
+            shard_id: id.to_owned(),
+            parent_shards: parents.iter().map(|it| (*it).to_owned()).collect(),
+            hash_key_range: None,
+        };
+        // 1 became 2 and 3; 2 was merged with 0 into 4.
+        lineage.ended("0", &[child("4", &["0", "2"])]);
+        assert!(lineage.needs_listing());
+        lineage.relisted(&behind);
+        assert_eq!(started(&mut lineage), vec![]);
+        lineage.ended("1", &[child("2", &["1"]), child("3", &["1"])]);
+        assert_eq!(started(&mut lineage), at(&["2", "3"], Position::TrimHorizon));
+        lineage.ended("2", &[child("4", &["0", "2"])]);
+        assert_eq!(started(&mut lineage), at(&["4"], Position::TrimHorizon));
     }
 
     /// Simulator, seed 48000056 once more.

@@ -24,16 +24,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use braid_env::{task, time};
+use braid_env::time::Instant;
+use braid_env::{random, task, time};
 /// Where reading a shard begins.
 pub use braid_stream::IteratorKind as Position;
 use braid_stream::{SequenceNumber, limits};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::aggregate;
 use crate::client::Client;
 use crate::failure::{CallError, Reason};
+use crate::{aggregate, backoff};
 use lineage::{Lineage, UnknownShard};
 use run::Coordinator;
 
@@ -120,9 +121,7 @@ impl Consumer {
         stream: &str,
         options: ConsumerOptions,
     ) -> Result<Consumer, ConsumerError> {
-        let shards = client.list_shards(stream).await?;
-        let lineage = Lineage::new(&shards, options.start, &options.positions)
-            .map_err(|UnknownShard(shard)| ConsumerError::UnknownShard { shard })?;
+        let lineage = plan(&client, stream, &options).await?;
         let patience = client.options().call_timeout;
         let latest = options.start == Position::Latest;
         let (out, batches) = mpsc::channel(options.max_buffered_batches.max(1));
@@ -174,6 +173,24 @@ impl Record {
         };
         numbered.map(record).collect()
     }
+}
+
+/// What is to be read of a stream. A node that is behind doesn't list a shard in which an application was already: such
+/// a shard is asked for, which is answered with certainty, and listed again until it is there.
+async fn plan(client: &Client, stream: &str, options: &ConsumerOptions) -> Result<Lineage, ConsumerError> {
+    let deadline = Instant::now() + client.options().call_timeout;
+    for attempt in 1.. {
+        let shards = client.list_shards(stream).await?;
+        let shard = match Lineage::new(&shards, options.start, &options.positions) {
+            Ok(lineage) => return Ok(lineage),
+            Err(UnknownShard(shard)) => shard,
+        };
+        if !client.has_shard(stream, &shard).await? || Instant::now() >= deadline {
+            return Err(ConsumerError::UnknownShard { shard });
+        }
+        time::sleep(backoff::wait(attempt, Duration::ZERO, &mut random::below)).await;
+    }
+    unreachable!("it ends with a plan or an error")
 }
 
 impl fmt::Debug for Consumer {

@@ -159,6 +159,25 @@ async fn an_application_resumes_behind_what_it_has_seen() {
 }
 
 #[tokio::test]
+async fn an_application_resumes_in_a_shard_that_the_node_it_meets_first_has_not_heard_of() {
+    let cluster = Cluster::start(2, 1, 2).await;
+    fill(&cluster, 0..100);
+    cluster.split(0);
+    fill(&cluster, 100..200);
+    let mut resumed = options(false);
+    for child in cluster.state().shards.iter().skip(1) {
+        resumed.positions.insert(child.id.clone(), Position::TrimHorizon);
+    }
+    cluster.state().listed = [1, 1].into();
+    let mut consumer = consumer(&cluster, resumed).await;
+    let by_key = read(&mut consumer, 100).await;
+    let mut numbers: Vec<usize> = by_key.values().flatten().map(|n| n.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (100..200).collect::<Vec<_>>());
+    assert!(cluster.state().listed.is_empty());
+}
+
+#[tokio::test]
 async fn a_consumer_that_is_not_asked_stops_fetching() {
     let cluster = Cluster::start(1, 4, 1).await;
     cluster.state().page = 1;

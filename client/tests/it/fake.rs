@@ -77,6 +77,8 @@ pub struct State {
     pub expire_iterators: usize,
     /// Records given in one answer or event at most.
     pub page: usize,
+    /// How many shards the next ListShards calls know of: they go to nodes that are behind.
+    pub listed: VecDeque<usize>,
     /// The next CreateStream creates and then says nothing.
     pub hang_create: bool,
 }

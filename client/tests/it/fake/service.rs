@@ -125,11 +125,12 @@ impl Braid for Node {
     }
 
     async fn list_shards(&self, _: Request<v1::ListShardsRequest>) -> Result<Response<v1::ListShardsResponse>, Status> {
-        let state = self.shared.state();
+        let mut state = self.shared.state();
         if !state.exists {
             return Err(refuse(Code::NotFound, Reason::StreamNotFound, STREAM));
         }
-        let shards = state.shards.iter().map(|shard| v1::Shard {
+        let known = state.listed.pop_front().unwrap_or(usize::MAX);
+        let shards = state.shards.iter().take(known).map(|shard| v1::Shard {
             shard_id: shard.id.clone(),
             hash_key_range: Some(v1::HashKeyRange {
                 starting_hash_key: shard.range.start().to_string(),
