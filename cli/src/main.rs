@@ -39,6 +39,11 @@ use connect::Endpoints;
 use exit::{Exit, Failure};
 use output::Format;
 
+/// For a node's many small and short-lived buffers, and for RocksDB's: docs/performance.md has what it saves beside the
+/// system's own.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const AFTER_HELP: &str = "\
 Start here:
   braid dev                                three nodes on this machine, data in ./braid-data
