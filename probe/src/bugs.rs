@@ -278,4 +278,6 @@ bugs! {
         "a move, and while another voter has not heard of it, a restart of the node that it was moved from, whose catalog is old then";
     UnlistedIsPast "unlisted-is-past" Read "the consumer takes a shard that a listing is too old for, for one that is past retention",
         "a split, then a merge of one of its children with another shard, while a node that is behind lists the shards";
+    UnledByOneReplica "unled-by-one-replica" Raft "of a group that is not led, one replica is asked who votes, and a new one knows of nobody",
+        "a replica that takes another's place, in a group that has no leader, while an operator asks whether a node can be stopped";
 }

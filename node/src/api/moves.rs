@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use braid_probe::{Bug, planted};
 use braid_proto::v1;
 use braid_stream::catalog::{Catalog, Standing};
 use braid_stream::catalog_command::{CatalogCommand, SetRebalancing, SetStanding};
@@ -180,11 +181,7 @@ fn views(catalog: &Catalog, answers: &BTreeMap<u64, v1::NodeStatusResponse>, sil
     groups
         .map(|group| match merged.get(&group.0) {
             Some(status) => view(catalog, status, answers, silent_ms),
-            None => {
-                let voters = catalog.placement().remove(&group).unwrap_or_default().into_iter();
-                let unknown = |node| Voter { node, live: false, may_lead: false, lag: None };
-                GroupView { group, leader: None, moving: false, voters: voters.map(unknown).collect() }
-            }
+            None => unled(catalog, group, answers),
         })
         .collect()
 }
@@ -199,6 +196,9 @@ fn view(
     let leads = |it: &&v1::GroupStatus| it.leader_node == status.leader_node && it.stopped_reason.is_empty();
     let leader = of(status.leader_node).filter(leads);
     let group = GroupId(status.group);
+    if leader.is_none() && !planted(Bug::UnledByOneReplica) {
+        return unled(catalog, group, answers);
+    }
     let voters: Vec<Voter> = status
         .replicas
         .iter()
@@ -226,6 +226,18 @@ fn view(
         moving: changing || catalog.moving().is_some_and(|it| it.group == group),
         voters,
     }
+}
+
+/// A group whose leader does not answer: who votes in it is not known, so whoever may is taken for a voter that can't be
+/// counted on. A replica alone may know of none: a new one is empty until a leader has sent it something.
+fn unled(catalog: &Catalog, group: GroupId, answers: &BTreeMap<u64, v1::NodeStatusResponse>) -> GroupView {
+    let placed = catalog.placement().remove(&group).unwrap_or_default().into_iter();
+    let replicas =
+        answers.values().flat_map(|it| &it.groups).filter(|it| it.group == group.0).flat_map(|it| &it.replicas);
+    let said = replicas.filter(|it| it.voter).map(|it| NodeId(it.node_id));
+    let voters: BTreeSet<NodeId> = placed.chain(said).collect();
+    let unknown = |node| Voter { node, live: false, may_lead: false, lag: None };
+    GroupView { group, leader: None, moving: false, voters: voters.into_iter().map(unknown).collect() }
 }
 
 #[cfg(test)]
@@ -256,5 +268,19 @@ mod tests {
         assert_eq!(live(&answers), (true, vec![true, false, false]), "node 2 does not answer");
         answers.get_mut(&1).unwrap().groups[0].stopped_reason = "fsync".into();
         assert_eq!(live(&answers), (false, vec![false, false, false]), "its leader has stopped");
+    }
+
+    /// Simulator, seed 110002278: of a group's replicas only a new one answered, which knew of no voter yet, and stopping one of the
+    /// two others that it had counted as safe.
+    #[test]
+    fn of_a_group_that_is_not_led_whoever_may_vote_counts() {
+        let empty = v1::GroupStatus { group: 0, ..v1::GroupStatus::default() };
+        let of = |node_id, groups| (node_id, v1::NodeStatusResponse { node_id, groups, ..Default::default() });
+        let told = v1::GroupStatus { replicas: vec![replica(4, None), replica(5, None)], ..empty.clone() };
+        let answers = BTreeMap::from([of(4, vec![told]), of(6, vec![empty.clone()])]);
+        let seen = view(&Catalog::new(), &empty, &answers, 2_000);
+        assert_eq!((seen.leader, seen.voters.len()), (None, 2));
+        let stop = |node| reasons_against(std::slice::from_ref(&seen), &BTreeSet::from([NodeId(node)])).len();
+        assert_eq!((stop(4), stop(5), stop(7)), (1, 1, 0));
     }
 }
