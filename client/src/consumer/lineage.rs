@@ -73,8 +73,8 @@ impl Lineage {
         }
         let forgotten = unlisted().next().is_some();
         let ancestors = ancestors_of(own.keys(), &by_id);
-        let newest = by_id.keys().next_back().map_or_else(String::new, |&id| id.to_owned());
-        let mut lineage = Lineage { shards: BTreeMap::new(), unlisted: BTreeSet::new(), newest };
+        let mut lineage =
+            Lineage { shards: BTreeMap::new(), unlisted: BTreeSet::new(), newest: newest_of(&by_id).to_owned() };
         for (&id, &shard) in &by_id {
             let parents = parents_of(shard);
             let follows = forgotten && is_orphan(&parents, |parent| by_id.contains_key(parent));
@@ -130,7 +130,7 @@ impl Lineage {
     pub fn relisted(&mut self, listed: &[v1::Shard]) {
         let shards: BTreeMap<&str, &v1::Shard> = listed.iter().map(|s| (s.shard_id.as_str(), s)).collect();
         self.unlisted = self.shards.keys().filter(|id| !shards.contains_key(id.as_str())).cloned().collect();
-        self.newest = shards.keys().next_back().map_or_else(String::new, |&id| id.to_owned());
+        self.newest = newest_of(&shards).to_owned();
         // A longer retention brings back what was past a shorter one: what came after it is read by now.
         let begun = self.shards.iter().filter(|(_, node)| !matches!(node.state, State::Waiting(_))).map(|(id, _)| id);
         for id in ancestors_of(begun, &shards) {
@@ -210,6 +210,11 @@ fn parents_of(shard: &v1::Shard) -> Vec<String> {
         .collect()
 }
 
+/// The id of the newest of these shards; empty without any.
+fn newest_of<'a>(listed: &BTreeMap<&'a str, &v1::Shard>) -> &'a str {
+    listed.keys().next_back().copied().unwrap_or_default()
+}
+
 /// Whether a stream with these shards can have had `shard` once, and have it no more. Ids are given in order.
 fn is_forgotten(shard: &str, listed: &[v1::Shard]) -> bool {
     let newer = |it: &v1::Shard| it.shard_id.len() == shard.len() && it.shard_id.as_str() > shard;
@@ -252,6 +257,14 @@ mod tests {
         }
     }
 
+    fn child(id: &str, parents: &[&str]) -> v1::ChildShard {
+        v1::ChildShard {
+            shard_id: id.to_owned(),
+            parent_shards: parents.iter().map(|it| (*it).to_owned()).collect(),
+            hash_key_range: None,
+        }
+    }
+
     /// 0 split into 1 and 2; 1 and 2 merged into 3; 4 apart.
     fn diamond() -> Vec<v1::Shard> {
         vec![
@@ -289,11 +302,7 @@ mod tests {
     fn latest_skips_what_is_closed_and_misses_no_child() {
         let mut lineage = Lineage::new(&diamond(), Position::Latest, &BTreeMap::new()).unwrap();
         assert_eq!(started(&mut lineage), at(&["3", "4"], Position::Latest));
-        let child = v1::ChildShard {
-            shard_id: "5".to_owned(),
-            parent_shards: vec!["3".to_owned(), "4".to_owned()],
-            hash_key_range: None,
-        };
+        let child = child("5", &["3", "4"]);
         lineage.ended("3", std::slice::from_ref(&child));
         assert_eq!(started(&mut lineage), vec![]);
         lineage.ended("4", &[child]);
@@ -352,12 +361,7 @@ mod tests {
         lineage.relisted(&diamond()[3..]);
         assert_eq!(started(&mut lineage), vec![]);
         assert!(lineage.needs_listing());
-        let child = |id: &str| v1::ChildShard {
-            shard_id: id.to_owned(),
-            parent_shards: vec!["0".to_owned()],
-            ..Default::default()
-        };
-        lineage.ended("0", &[child("1"), child("2")]);
+        lineage.ended("0", &[child("1", &["0"]), child("2", &["0"])]);
         lineage.relisted(&diamond()[3..]);
         assert_eq!(started(&mut lineage), at(&["1", "2"], Position::TrimHorizon));
         lineage.ended("1", &[]);
@@ -374,11 +378,6 @@ mod tests {
         let roots = [shard("0", ["", ""], true), shard("4", ["", ""], true)];
         let mut lineage = Lineage::new(&roots, Position::TrimHorizon, &BTreeMap::new()).unwrap();
         assert_eq!(started(&mut lineage), at(&["0", "4"], Position::TrimHorizon));
-        let child = |id: &str, parents: &[&str]| v1::ChildShard {
-            shard_id: id.to_owned(),
-            parent_shards: parents.iter().map(|it| (*it).to_owned()).collect(),
-            hash_key_range: None,
-        };
         // 0 became 5, which was merged with 4 into 6; 0 and 5 are past retention.
         lineage.ended("4", &[child("6", &["5", "4"])]);
         assert!(lineage.needs_listing());
@@ -397,11 +396,6 @@ mod tests {
         let behind = [shard("0", ["", ""], true), shard("1", ["", ""], true)];
         let mut lineage = Lineage::new(&behind, Position::TrimHorizon, &BTreeMap::new()).unwrap();
         assert_eq!(started(&mut lineage), at(&["0", "1"], Position::TrimHorizon));
-        let child = |id: &str, parents: &[&str]| v1::ChildShard {
-            shard_id: id.to_owned(),
-            parent_shards: parents.iter().map(|it| (*it).to_owned()).collect(),
-            hash_key_range: None,
-        };
         // 1 became 2 and 3; 2 was merged with 0 into 4.
         lineage.ended("0", &[child("4", &["0", "2"])]);
         assert!(lineage.needs_listing());

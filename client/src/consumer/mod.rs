@@ -179,7 +179,8 @@ impl Record {
 /// a shard is asked for, which is answered with certainty, and listed again until it is there.
 async fn plan(client: &Client, stream: &str, options: &ConsumerOptions) -> Result<Lineage, ConsumerError> {
     let deadline = Instant::now() + client.options().call_timeout;
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
         let shards = client.list_shards(stream).await?;
         let shard = match Lineage::new(&shards, options.start, &options.positions) {
             Ok(lineage) => return Ok(lineage),
@@ -188,9 +189,9 @@ async fn plan(client: &Client, stream: &str, options: &ConsumerOptions) -> Resul
         if !client.has_shard(stream, &shard).await? || Instant::now() >= deadline {
             return Err(ConsumerError::UnknownShard { shard });
         }
+        attempt += 1;
         time::sleep(backoff::wait(attempt, Duration::ZERO, &mut random::below)).await;
     }
-    unreachable!("it ends with a plan or an error")
 }
 
 impl fmt::Debug for Consumer {
