@@ -238,6 +238,8 @@ bugs! {
         "a transfer to a node that has just died, by the leader with the longest log";
     OffersToTheDead "offers-to-the-dead" Raft "leaderships are offered to nodes that are not heard of",
         "a zone that is dead for good";
+    OffersToLearners "offers-to-learners" Raft "leaderships are offered to replicas that do not vote yet",
+        "a move to the node that shall lead, while another new replica of the group is lost and can't catch up";
     PeersForgotten "peers-forgotten" Raft "a node that joined does not store whom it met",
         "a node that replaces another is restarted before its catalog has told it of any";
     CatalogVotesByNode "catalog-votes-by-node" Raft "every founder votes in the catalog, whatever its zone",

@@ -94,6 +94,7 @@ marks! {
     LeadershipTransferred "raft.leadership_transferred" Sometimes "a leadership moved on request";
     DamageFound "raft.damage_found" Reachable "stored bytes could not be read twice in a row";
     LeadershipKept "raft.leadership_kept" Sometimes "a leadership did not move in time";
+    OfferWithheld "raft.offer_withheld" Reachable "a replica that does not vote yet is not offered the leadership";
     AppendConflict "raft.append_conflict" Sometimes "a follower's log conflicts with its leader's";
     AppendTimedOut "raft.append_timed_out" Sometimes "a follower did not answer an append in time";
     SilentStreamEnded "raft.silent_stream_ended" Reachable "nothing was answered on a stream to a peer for three seconds";

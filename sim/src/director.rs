@@ -17,13 +17,15 @@ mod watchman;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use braid_env::disk::sim::{DiskEvent, Survive};
 use braid_env::time;
+use braid_node::replication::GroupReplica;
 use braid_stream::ids::GroupId;
 
+use self::combined::MOVE_PATIENCE_MS;
 use self::links::Change;
 use self::triggers::Armed;
 use crate::checkers::Violation;
@@ -66,6 +68,8 @@ struct State {
     /// Things that must not happen, whatever the faults.
     wrong: Vec<Violation>,
     terms: Terms,
+    /// Each (node, group)'s replica as it was last seen, and the how-manieth that one is.
+    lives: BTreeMap<(u64, GroupId), (u64, Weak<GroupReplica>)>,
     /// Nodes whose durable bytes were damaged.
     damaged: BTreeSet<u64>,
     /// Those, and nodes of which reads were made to fail.
@@ -95,6 +99,19 @@ enum Then {
     Leads,
 }
 
+impl State {
+    /// The how-manieth replica this is on its node. Between two looks one may be moved away and come again, and begin
+    /// anew (seed 79000315).
+    fn life_of(&mut self, number: u64, replica: &Arc<GroupReplica>) -> u64 {
+        let (life, seen) = self.lives.entry((number, replica.id())).or_default();
+        let here = Arc::downgrade(replica);
+        if !seen.ptr_eq(&here) {
+            (*life, *seen) = (*life + 1, here);
+        }
+        *life
+    }
+}
+
 impl Director {
     pub fn new(world: World, story: Story, plan: Arc<Plan>) -> Director {
         let armed = plan.triggers.iter().cloned().map(Armed::of).collect();
@@ -114,6 +131,7 @@ impl Director {
             clients: Vec::new(),
             wrong: Vec::new(),
             terms: Terms::default(),
+            lives: BTreeMap::new(),
             damaged: BTreeSet::new(),
             tampered: BTreeSet::new(),
             since_down: BTreeMap::new(),
@@ -340,11 +358,20 @@ impl Director {
             Kind::LeaderRaced => self.race_leader(&fault),
             Kind::OfferStalls => self.stall_offer(&fault),
             Kind::HalfReplaced => self.half_replace(&fault),
+            Kind::StreamUnheard => self.hide_stream(&fault),
+            Kind::MoveStranded => {
+                self.strand_move(MOVE_PATIENCE_MS);
+                false // counted when it comes to that
+            }
             Kind::BitMisread => self.misread(a, fault.amount),
         };
         if done {
-            *self.state().struck.entry(fault.kind).or_default() += 1;
+            self.count(fault.kind);
         }
+    }
+
+    fn count(&self, kind: Kind) {
+        *self.state().struck.entry(kind).or_default() += 1;
     }
 
     fn with_disk(&self, number: u64, what: impl FnOnce(&braid_env::disk::sim::SimDisk)) -> bool {

@@ -68,6 +68,8 @@ kinds! {
     LeaderRaced "leader cut off while a follower restarts",
     OfferStalls "node that is offered a leadership stalls",
     HalfReplaced "replacement killed as it begins",
+    StreamUnheard "node cut off while a stream is made",
+    MoveStranded "node restarted while a replica is on its way from it",
 }
 
 impl Kind {
@@ -79,6 +81,7 @@ impl Kind {
         Kind::HalfReplaced,
         Kind::SuccessorLost,
         Kind::SuccessorLeads,
+        Kind::StreamUnheard,
     ];
 
     /// Whether stored bytes may be called damaged because of it.

@@ -129,9 +129,10 @@ impl Plan {
             return;
         }
         let nodes = self.topology.nodes();
-        if profile == Profile::Swarm && rng.chance(80) {
+        if profile == Profile::Swarm && rng.chance(160) {
             // One kind, with time between: a fault of several steps comes to its end only where no other meets it.
             let kind = *rng.pick(Kind::COMBINED).expect("not empty");
+            self.workload.suit(kind, rng.u64());
             let mut at_ms = 5_000 + rng.below(3_000);
             while at_ms < self.duration_ms {
                 self.faults.push(Scheduled { at_ms, fault: Fault::draw(kind, nodes, rng) });
@@ -163,6 +164,8 @@ impl Plan {
         if profile == Profile::Swarm && rng.chance(if dies { 800 } else { 300 }) {
             // What strikes last is there when everything has to work again: not all of it is mended then.
             let last = match dies && rng.chance(700) {
+                // Some zone has more than one node.
+                true if nodes > 3 && rng.chance(400) => Kind::MoveStranded,
                 true => Kind::OfferStalls,
                 // Some node is no voter of the catalog.
                 false if nodes > 3 && rng.chance(400) => Kind::SuccessorLeads,
@@ -171,6 +174,7 @@ impl Plan {
             let before_ms = match last {
                 Kind::SuccessorLeads => rng.within(10_000..=14_000),
                 Kind::LeaderDamaged => rng.within(4_000..=6_000),
+                Kind::MoveStranded => rng.within(2_000..=8_000),
                 // To its own end, or cut short.
                 Kind::OfferStalls if rng.chance(500) => rng.within(2_800..=4_500),
                 _ => rng.within(700..=1_500),
@@ -178,6 +182,7 @@ impl Plan {
             // The cluster forms first.
             let at_ms = self.duration_ms.saturating_sub(before_ms).max(4_000);
             self.faults.push(Scheduled { at_ms, fault: Fault::draw(last, nodes, rng) });
+            self.workload.suit(last, rng.u64());
         }
         if profile == Profile::Swarm && rng.chance(600) {
             for _ in 0..rng.within(1..=6) {

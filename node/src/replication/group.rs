@@ -330,11 +330,16 @@ impl GroupReplica {
 
     /// Hands the leadership to `to`, if this replica leads.
     ///
-    /// A replica that does not answer, or that may not lead, is not offered it: a leader that hands over takes no
-    /// writes and sends no heartbeats meanwhile. Where nobody has taken over after `wait`, this one resigns.
+    /// A replica that does not vote, does not answer, or may not lead, is not offered it: a leader that hands over
+    /// takes no writes and sends no heartbeats meanwhile. Where nobody has taken over after `wait`, this one resigns.
     pub async fn transfer_leader(self: &Arc<Self>, to: u64, wait: Duration) -> Transfer {
         if !self.is_leader() {
             return Transfer::Done;
+        }
+        // A new replica has all the log and does not vote yet, for as long as others of the group have to catch up.
+        if !self.status().replica.voters.contains(&to) && !planted(Bug::OffersToLearners) {
+            reachable!(Mark::OfferWithheld);
+            return Transfer::Refused { why: format!("node {to} does not vote in this group"), silent: false };
         }
         let asked = self.links.call(to, Lane::Control, self.id().0, Kind::MayLead, Bytes::new(), MAY_LEAD).await;
         if let Err(why) = asked

@@ -161,6 +161,10 @@ async fn replicas_are_evened_out_over_new_nodes() {
         cluster.add_node(id, &crate::support::zone(zone)).await;
     }
     cluster.ready().await;
+    // A new node has the catalog and no vote in it: offered the leadership, it could only leave it lying.
+    let offer = v1::TransferLeaderRequest { group: 0, to_node: 4 };
+    let refused = asked.transfer_leader(offer).await.unwrap_err();
+    assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("does not vote"), "{refused:?}");
     let planned = asked.rebalance(even(true)).await.unwrap().into_inner().planned_moves;
     assert_eq!(planned.len(), 3, "one group of three in each zone: {planned:?}");
     asked.rebalance(even(false)).await.unwrap();

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use super::{Bounds, Violation, check_all};
 use crate::history::{
     Admin, AdminDone, Call, ClientId, Failed, IteratorKind, Listing, Note, OpId, Order, Outcome, Page, Payload,
-    PutCall, Reason, Recorder, Returned, Seen, Sent, SequenceNumber, ShardFacts, Status, StreamFacts, Via,
+    PutCall, Reason, Recorder, Returned, Seen, Sent, SequenceNumber, ShardFacts, ShardKey, Status, StreamFacts, Via,
 };
 use crate::workload::Dice;
 
@@ -267,7 +267,8 @@ impl Model {
             // Nothing was done, and nothing will be.
             (None, true) => put.sent.iter().map(|_| refused()).collect(),
             (Some(effect), true) => {
-                let acked = |(shard, number)| Outcome::Acked { shard: recorder.intern(&shard_name(shard)), number };
+                let acked =
+                    |(shard, number)| Outcome::Acked { shard: recorder.intern(&ShardKey::name_of(shard)), number };
                 effect.iter().map(|place| place.map_or_else(refused, acked)).collect()
             }
         };
@@ -292,7 +293,7 @@ impl Model {
             _ => self.kind(stream, shard),
         };
         let it = &self.streams[stream];
-        let (name, life, shard_name) = (it.name.clone(), it.life, self.recorder.intern(&shard_name(shard)));
+        let (name, life, shard_name) = (it.name.clone(), it.life, self.recorder.intern(&ShardKey::name_of(shard)));
         let (via, call) = match how {
             0 => (Via::Library, Call::Consume { stream: name, kind }),
             1 => (self.via(), Call::Subscribe { stream: name, shard: shard_name, kind }),
@@ -403,7 +404,7 @@ impl Model {
         let limit = self.dice.between(1, 50) as u32;
         let (end, page) = self.page(nth, limit);
         let library = self.readers[nth].library;
-        let shard = self.recorder.intern(&shard_name(self.readers[nth].shard));
+        let shard = self.recorder.intern(&ShardKey::name_of(self.readers[nth].shard));
         // The library counts from the last record on.
         if !library || !page.records.is_empty() {
             self.readers[nth].position = Some(end);
@@ -546,7 +547,7 @@ impl Model {
         let op = self.recorder.invoke(ClientId(3), self.via(), Call::Admin(Admin::ListShards { stream: name }));
         let it = &self.streams[stream];
         let facts = (0..).zip(&it.shards).map(|(index, shard)| ShardFacts {
-            name: self.recorder.intern(&shard_name(index)),
+            name: self.recorder.intern(&ShardKey::name_of(index)),
             range: shard.range,
             parents: Vec::new(),
             starting: SequenceNumber { created_s: it.created_s, shard_index: index, offset: Offset(0), arrival_s: 0 },
@@ -598,7 +599,7 @@ impl Model {
 
     fn final_read(&mut self, pass: u32, stream: usize, shard: u32) {
         let it = &self.streams[stream];
-        let (name, life, shard_name) = (it.name.clone(), it.life, self.recorder.intern(&shard_name(shard)));
+        let (name, life, shard_name) = (it.name.clone(), it.life, self.recorder.intern(&ShardKey::name_of(shard)));
         let kind = IteratorKind::TrimHorizon;
         let call = Call::Iterator { stream: name.clone(), shard: shard_name.clone(), kind };
         let op = self.recorder.invoke(ClientId(9), self.via(), call);
@@ -613,10 +614,6 @@ impl Model {
         let iterators = vec![op];
         self.recorder.note(Note::FinalRead { pass, stream: name, shard: shard_name, iterators, complete: true });
     }
-}
-
-fn shard_name(index: u32) -> String {
-    format!("shardId-{index:012}")
 }
 
 #[track_caller]

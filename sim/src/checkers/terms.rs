@@ -1,7 +1,7 @@
 //! Raft's own promises: one leader a term, a committed index that never goes back, entries that stay.
 //!
-//! Fed while a run goes on. A process that starts again may know of fewer committed entries than the one
-//! before it; what it applies has to be what others applied.
+//! Fed while a run goes on. A replica that is opened again, by a process that starts or after it was moved away, may know
+//! of fewer committed entries than before; what it applies has to be what others applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub struct Terms {
     leaders: BTreeMap<(u32, u64), (u64, Ns)>,
     /// Groups of which more than the first membership is committed.
     begun: BTreeSet<u32>,
-    /// The committed index of each (node, group), and in which life of the node.
+    /// The committed index of each (node, group), and in which life of the replica.
     committed: BTreeMap<(u64, u32), (u64, u64)>,
     /// Who applied each (group, index) first, and what.
     applied: BTreeMap<(u32, u64), Entry>,
@@ -41,7 +41,7 @@ impl Terms {
         })
     }
 
-    /// `node`, in its `life`-th process, knows entries of `group` up to `index` to be committed.
+    /// `node`'s replica of `group`, in its `life`-th life, knows entries up to `index` to be committed.
     pub fn committed(&mut self, at_ns: Ns, node: u64, life: u64, group: u32, index: u64) -> Option<Violation> {
         if index > 0 {
             self.begun.insert(group);
@@ -56,11 +56,6 @@ impl Terms {
     /// How many groups, the catalog among them, have a majority that knows of the first membership.
     pub fn begun(&self) -> usize {
         self.begun.len()
-    }
-
-    /// `node` has replicas of `here` only. One that is gone was moved away; if it comes again, it begins anew.
-    pub fn has_only(&mut self, node: u64, here: &BTreeSet<u32>) {
-        self.committed.retain(|(known, group), _| *known != node || here.contains(group));
     }
 
     /// `node` applied the entry at `index` of `group`, of `term` and with a payload of this checksum.
@@ -101,15 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_index_goes_back_only_with_the_process() {
+    fn the_committed_index_goes_back_only_with_the_replica() {
         let mut terms = Terms::default();
         assert_eq!(terms.committed(1, 1, 1, 0, 10), None);
         assert_eq!(terms.committed(2, 1, 1, 0, 10), None);
         assert_eq!(terms.committed(3, 1, 2, 0, 4), None);
         assert_eq!(terms.committed(4, 1, 2, 0, 11), None);
         assert!(terms.committed(5, 1, 2, 0, 10).is_some());
-        terms.has_only(1, &BTreeSet::from([1]));
-        assert_eq!(terms.committed(6, 1, 2, 0, 0), None, "it was moved away, and came again");
+        assert_eq!(terms.committed(6, 1, 3, 0, 0), None, "it was moved away, and came again");
     }
 
     #[test]

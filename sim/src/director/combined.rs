@@ -3,6 +3,7 @@
 //!
 //! Invariant: each is made of what the other faults do too, and stays within what the cluster promises to survive.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::links::Change;
 use super::triggers::Armed;
 use super::watchman::REPLACED_MAX;
 use super::{Director, Then, name};
-use crate::fault::{Arming, Blast, Effect, Fault, Left, Trigger};
+use crate::fault::{Arming, Blast, Effect, Fault, Kind, Left, Trigger};
 use crate::plan::Ending;
 
 /// How long a leader that is asked to hand over waits for the other one.
@@ -28,8 +29,17 @@ const AWAY_MS: u64 = 12_000;
 /// How long a fault of several steps waits for the moment at which it goes on, milliseconds.
 const PATIENCE_MS: u64 = 3_000;
 
+/// How long it is waited for that a replica moves, milliseconds.
+pub(super) const MOVE_PATIENCE_MS: u64 = 8_000;
+
+/// How long it is waited for that a stream is made while a node hears nothing, milliseconds.
+const UNHEARD_MS: u64 = 10_000;
+
 /// How often it looks, milliseconds.
 const LOOK_MS: u64 = 15;
+
+/// And in a race against a leader's heartbeats.
+const RACE_LOOK_MS: u64 = 3;
 
 /// A group as it is led now.
 struct Led {
@@ -130,8 +140,8 @@ impl Director {
         self.world.executor.spawn(process.pid, process.seams, Box::pin(hand_over));
     }
 
-    /// A leader loses one follower, and then the other one, which is restarted in that moment: it may not help to
-    /// elect another leader while the old one still reads by its lease.
+    /// A leader loses one follower, and then the other one by its restart: that one may not help to elect another
+    /// leader while the old one still reads by its lease.
     pub(super) fn race_leader(&self, fault: &Fault) -> bool {
         // Often the catalog: what its leader says of streams, clients take for final.
         let catalog = self.state().rng.chance(400);
@@ -152,8 +162,18 @@ impl Director {
             self.after(LOOK_MS, move |d| d.race_on(led, lost, restarted, patience_ms - LOOK_MS));
             return;
         }
-        self.change_links(&self.both(led.leader, restarted), Change::Cut, 3_000);
         self.take_down(&[restarted], Effect::Killed, Left::Everything, 10);
+        self.after(10, move |d| d.race_end(led, restarted, PATIENCE_MS));
+    }
+
+    /// The leader loses the other follower once that is back: whoever starts asks all others for the time first.
+    fn race_end(&self, led: Led, restarted: u64, patience_ms: u64) {
+        let replica = self.world.node(restarted).and_then(|node| node.groups().replica(led.group));
+        if replica.is_none() && patience_ms > RACE_LOOK_MS {
+            self.after(RACE_LOOK_MS, move |d| d.race_end(led, restarted, patience_ms - RACE_LOOK_MS));
+            return;
+        }
+        self.change_links(&self.both(led.leader, restarted), Change::Cut, 3_000);
     }
 
     /// A leader hands over to a node that stalls in that moment, while the third is away, behind, or there.
@@ -235,6 +255,66 @@ impl Director {
         self.arm(new, Trigger::Renamed { skip: 0 }, Effect::Killed, Left::Everything, 10);
         self.arm(new, Trigger::Renamed { skip: 1 }, Effect::PowerLost, fault.survive, 10);
         true
+    }
+
+    /// A node is cut off from all others, and not from clients, until there is a stream that it has not heard of; in
+    /// half of the cases, one of a name that it knows. It hears of it while it is asked.
+    pub(super) fn hide_stream(&self, fault: &Fault) -> bool {
+        let leads = self.some_led(|led| led.group == GroupId::CATALOG).map(|led| led.leader);
+        let Some(deaf) = leads.filter(|_| fault.amount.is_multiple_of(3)).or_else(|| self.any_node(|_| true)) else {
+            return false;
+        };
+        // Odd: all links, and no client's.
+        let links = self.around(&[deaf], 1);
+        let cut = self.begin_change(&links, Change::Cut);
+        let (late_ms, namesake) = (fault.amount / 6 % 400, (fault.amount / 3).is_multiple_of(2));
+        self.hide_on(deaf, namesake, UNHEARD_MS, move |d| d.after(late_ms, move |d| d.end_change(cut, &links)));
+        true
+    }
+
+    /// Waits until there is such a stream.
+    fn hide_on(&self, deaf: u64, namesake: bool, patience_ms: u64, then: impl FnOnce(&Director) + Send + 'static) {
+        let streams = |number: u64| {
+            let catalog = self.world.node(number)?.groups().catalog()?;
+            Some(catalog.state(|c| c.streams().map(|it| (it.name.clone(), it.id)).collect::<BTreeMap<_, _>>()))
+        };
+        let known = streams(deaf).unwrap_or_default();
+        let unheard = |number: u64| {
+            let there = streams(number).unwrap_or_default();
+            let mut new = there.iter().filter(|(name, id)| known.get(*name).is_none_or(|it| it < *id));
+            new.any(|(name, _)| !namesake || known.contains_key(name))
+        };
+        if patience_ms > LOOK_MS && !self.alive().into_iter().any(unheard) {
+            self.after(LOOK_MS, move |d| d.hide_on(deaf, namesake, patience_ms - LOOK_MS, then));
+            return;
+        }
+        then(self);
+    }
+
+    /// While a replica is on its way, the node that it leaves is restarted, the one that it goes to is not heard, and
+    /// a node of the zone that will be gone for ever is down already.
+    pub(super) fn strand_move(&self, patience_ms: u64) {
+        let moving = self.alive().into_iter().find_map(|number| {
+            let catalog = self.world.node(number)?.groups().catalog()?;
+            catalog.state(|c| c.moving())
+        });
+        let safe = |number: u64| !self.is_doomed(number) && self.alive().contains(&number);
+        let of_data = moving.filter(|it| it.group != GroupId::CATALOG);
+        let Some(moving) = of_data.filter(|it| safe(it.from.0) && safe(it.to.0)) else {
+            if patience_ms > LOOK_MS {
+                self.after(LOOK_MS, move |d| d.strand_move(patience_ms - LOOK_MS));
+            }
+            return;
+        };
+        self.tell(format!(
+            "a replica of group {} is on its way from node {} to {}",
+            moving.group.0, moving.from, moving.to
+        ));
+        self.count(Kind::MoveStranded);
+        self.change_links(&self.around(&[moving.to.0], 1), Change::Cut, MOVE_PATIENCE_MS);
+        self.take_down(&[moving.from.0], Effect::Killed, Left::Everything, 10);
+        let doomed: Vec<u64> = self.alive().into_iter().filter(|number| self.is_doomed(*number)).collect();
+        self.take_down(&doomed, Effect::Killed, Left::Everything, self.plan.duration_ms);
     }
 
     /// Arms a trigger for one node, at once.

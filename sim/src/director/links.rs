@@ -47,6 +47,14 @@ impl Director {
     }
 
     pub(super) fn change_links(&self, links: &[(HostId, HostId)], change: Change, for_ms: u64) -> bool {
+        let id = self.begin_change(links, change);
+        let links = links.to_vec();
+        self.after(for_ms, move |d| d.end_change(id, &links));
+        true
+    }
+
+    /// Until it is ended, by the number that this gives.
+    pub(super) fn begin_change(&self, links: &[(HostId, HostId)], change: Change) -> u64 {
         let id = {
             let mut state = self.state();
             state.next_change += 1;
@@ -57,16 +65,16 @@ impl Director {
             id
         };
         self.set_links(links);
-        let links = links.to_vec();
-        self.after(for_ms, move |d| {
-            for link in &links {
-                if let Some(changes) = d.state().links.get_mut(link) {
-                    changes.retain(|(nth, _)| *nth != id);
-                }
+        id
+    }
+
+    pub(super) fn end_change(&self, id: u64, links: &[(HostId, HostId)]) {
+        for link in links {
+            if let Some(changes) = self.state().links.get_mut(link) {
+                changes.retain(|(nth, _)| *nth != id);
             }
-            d.set_links(&links);
-        });
-        true
+        }
+        self.set_links(links);
     }
 
     pub(super) fn mend_links(&self) {

@@ -122,12 +122,10 @@ impl Director {
     /// Who leads what in which term.
     fn note_terms(&self, number: u64, node: &Node) {
         let now = self.world.executor.now();
-        let Some(life) = self.world.machines()[&number].process.as_ref().map(|p| u64::from(p.pid.0)) else { return };
-        let replicas = node.groups().all();
-        self.state().terms.has_only(number, &replicas.iter().map(|it| it.id().0).collect());
-        for replica in replicas {
+        for replica in node.groups().all() {
             let (status, group) = (replica.status().replica, replica.id().0);
             let mut state = self.state();
+            let life = state.life_of(number, &replica);
             if status.leader == Some(number) {
                 let wrong = state.terms.leads(now, number, group, status.term);
                 state.wrong.extend(wrong);

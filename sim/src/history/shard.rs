@@ -27,7 +27,12 @@ impl ShardKey {
 
     /// Its name within the stream.
     pub fn name(&self) -> String {
-        format!("shardId-{:012}", self.index)
+        Self::name_of(self.index)
+    }
+
+    /// The name of the shard of this index.
+    pub fn name_of(index: u32) -> String {
+        format!("shardId-{index:012}")
     }
 
     /// Reads [`ShardKey::name`].

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use braid_env::time::{self, Instant};
+use braid_stream::IteratorKind;
 use braid_stream::hash::HashKey;
+use futures_util::future::join_all;
 
 use super::node_client::{PutStyle, put_call};
 use super::records::Records;
 use super::spec::{AdminSpec, KeySpec, SizeSpec, StreamSpec};
 use super::{Actor, RETRY, create};
-use crate::history::{Admin, AdminDone, ClientId, OpenAt, Reason};
+use crate::history::{Admin, AdminDone, ClientId, OpenAt, Reason, ShardKey};
 
 /// How long one stream may take to come or to go, before the client turns to something else.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -156,16 +158,18 @@ async fn transfer(actor: &mut Actor) {
 /// A small stream of its own: created, written, read by nobody, deleted, and sometimes created again.
 async fn churn_stream(actor: &mut Actor, nth: u32) {
     let name = format!("churn-{}-{nth}", actor.spec.id);
-    let shards = actor.dice.between(1, 3) as u32;
-    let spec = StreamSpec { name, shards, retention_ms: 0, doomed: true, quiet_ms: 0 };
-    let stream = actor.scene.recorder.intern(&spec.name);
-    let lives = actor.dice.between(1, 2);
-    for _ in 0..lives {
+    let stream = actor.scene.recorder.intern(&name);
+    let lives = actor.dice.between(1, 3);
+    for life in 0..lives {
+        // Mostly one more than before: a node that has only heard of an earlier one does not know the last shard.
+        let shards = actor.dice.between(1, 2) as u32 + life as u32;
+        let spec = StreamSpec { name: name.clone(), shards, retention_ms: 0, doomed: true, quiet_ms: 0 };
         let until = actor.scene.until.min(Instant::now() + PATIENCE);
         let node = actor.node();
         if !create(&actor.calls, node, &spec, until).await {
             return;
         }
+        ask_around(actor, &spec).await;
         write_some(actor, &stream).await;
         if actor.dice.percent(30) || !delete(actor, &stream).await {
             return;
@@ -181,8 +185,19 @@ async fn doom_stream(actor: &mut Actor, spec: &StreamSpec) {
         }
         let node = actor.node();
         let until = actor.scene.until.min(Instant::now() + PATIENCE);
-        create(&actor.calls, node, spec, until).await;
+        if create(&actor.calls, node, spec, until).await && actor.dice.percent(50) {
+            ask_around(actor, spec).await;
+        }
     }
+}
+
+/// Asks every node at once for the last shard of a stream that was just created: some may not have heard of it.
+async fn ask_around(actor: &Actor, spec: &StreamSpec) {
+    let last = ShardKey::name_of(spec.shards - 1);
+    let asked =
+        (0..actor.calls.nodes()).map(|node| actor.calls.iterator(node, &spec.name, &last, IteratorKind::Latest));
+    // What they say is in the history.
+    let _ = join_all(asked).await;
 }
 
 async fn write_some(actor: &mut Actor, stream: &Arc<str>) {

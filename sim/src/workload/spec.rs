@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dice::Dice;
+use crate::fault::Kind;
 use crate::payload::BYTES_MIN;
 
 /// Every client of a run. Removing an element leaves a valid spec.
@@ -206,6 +207,39 @@ impl WorkloadSpec {
         let it = client(&mut dice, 6);
         spec.consumers.push(ConsumerSpec { subscribe: true, latest: false, ..draw_consumer(&mut dice, it) });
         spec
+    }
+
+    /// Somebody does what a fault of that kind waits for.
+    pub fn suit(&mut self, kind: Kind, seed: u64) {
+        let mut dice = Dice::of(seed);
+        let id = self.clients().map(|it| it.id + 1).max().unwrap_or(0);
+        let client = ClientSpec { nodes: NodeChoice::Random, deadline_ms: 1_000, ..draw_client(&mut dice, id) };
+        let idle = AdminSpec {
+            client,
+            interval_ms: dice.between(200, 800),
+            transfer_percent: 0,
+            churn_percent: 0,
+            doom_percent: 0,
+            update_percent: 0,
+            reshard_percent: 0,
+            move_percent: 0,
+        };
+        match kind {
+            Kind::StreamUnheard => self.admins.push(AdminSpec { churn_percent: 100, ..idle }),
+            Kind::MoveStranded => self.admins.push(AdminSpec { move_percent: 100, ..idle }),
+            _ => {}
+        }
+    }
+
+    /// Every client of the spec.
+    fn clients(&self) -> impl Iterator<Item = &ClientSpec> {
+        let writers = self.writers.iter().map(|it| &it.client);
+        let producers = self.producers.iter().map(|it| &it.client);
+        let pollers = self.pollers.iter().map(|it| &it.client);
+        let subscribers = self.subscribers.iter().map(|it| &it.client);
+        let consumers = self.consumers.iter().map(|it| &it.client);
+        let admins = self.admins.iter().map(|it| &it.client);
+        writers.chain(producers).chain(pollers).chain(subscribers).chain(consumers).chain(admins)
     }
 
     /// A swarm's workload: which kinds of clients there are, and how they are, differs from seed to seed.
