@@ -240,6 +240,8 @@ bugs! {
         "a zone that is dead for good";
     OffersToLearners "offers-to-learners" Raft "leaderships are offered to replicas that do not vote yet",
         "a move to the node that shall lead, while another new replica of the group is lost and can't catch up";
+    MoveToItself "move-to-itself" Apply "a move whose end is replaced by the node that it leaves goes on, from there to there",
+        "a node that is lost while a replica moves to it, and is replaced by the node from where it moves";
     PeersForgotten "peers-forgotten" Raft "a node that joined does not store whom it met",
         "a node that replaces another is restarted before its catalog has told it of any";
     CatalogVotesByNode "catalog-votes-by-node" Raft "every founder votes in the catalog, whatever its zone",

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use braid_probe::{Bug, planted};
 use serde::{Deserialize, Serialize};
 
 use super::{Catalog, CatalogReply, GroupError, NodeError};
@@ -211,6 +212,9 @@ impl Catalog {
         if let Some(moving) = self.moving.as_mut().filter(|moving| moving.to == from) {
             moving.to = to;
         }
+        // A replica that was on its way from `to` to `from` is where it shall be.
+        let stays = |it: &Move| it.from == it.to && !planted(Bug::MoveToItself);
+        self.moving = self.moving.filter(|it| !stays(it));
         self.standing.remove(&from);
     }
 

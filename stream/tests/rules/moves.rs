@@ -151,6 +151,21 @@ fn a_lost_node_takes_its_part_in_a_move_to_its_successor() {
     assert!(catalog.voters().contains(&successor));
 }
 
+/// Simulator, seed 410007772: the move went on, from a node to itself.
+#[test]
+fn a_move_is_over_when_the_node_it_leaves_replaces_the_one_it_goes_to() {
+    let mut catalog = catalog(4, 0);
+    stand(&mut catalog, 1, Some(Standing::Draining)).unwrap();
+    let vote = catalog.next_move().unwrap().unwrap();
+    assert_eq!((vote.from, vote.to), (NodeId(1), NodeId(4)));
+    apply(&mut catalog, CatalogCommand::BeginMove(vote)).unwrap();
+    stand(&mut catalog, 1, None).unwrap();
+    apply(&mut catalog, CatalogCommand::ReplaceNode(ReplaceNode { from: vote.to, to: vote.from })).unwrap();
+    assert_eq!((catalog.moving(), catalog.next_move()), (None, None));
+    assert_eq!(catalog.voters(), [1, 2, 3].map(NodeId));
+    assert!(!catalog.has_left(vote.from, GroupId::CATALOG));
+}
+
 proptest! {
     #[test]
     fn drains_and_rebalancings_come_to_an_end(
