@@ -25,7 +25,6 @@ use braid_env::time;
 use braid_node::replication::GroupReplica;
 use braid_stream::ids::GroupId;
 
-use self::combined::MOVE_PATIENCE_MS;
 use self::links::Change;
 use self::triggers::Armed;
 use crate::checkers::Violation;
@@ -360,7 +359,7 @@ impl Director {
             Kind::HalfReplaced => self.half_replace(&fault),
             Kind::StreamUnheard => self.hide_stream(&fault),
             Kind::MoveStranded => {
-                self.strand_move(MOVE_PATIENCE_MS);
+                self.strand_move();
                 false // counted when it comes to that
             }
             Kind::BitMisread => self.misread(a, fault.amount),

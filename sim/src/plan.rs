@@ -222,8 +222,7 @@ impl Plan {
 
     /// How many clients the workload has.
     pub fn clients(&self) -> usize {
-        let w = &self.workload;
-        w.writers.len() + w.producers.len() + w.pollers.len() + w.subscribers.len() + w.consumers.len() + w.admins.len()
+        self.workload.clients().count()
     }
 }
 

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use braid_node::replication::CatalogHandle;
 use braid_stream::ids::GroupId;
+use braid_stream::moves::Move;
 use braid_stream::placement::place_leaders;
 
 use super::links::Change;
@@ -30,7 +32,7 @@ const AWAY_MS: u64 = 12_000;
 const PATIENCE_MS: u64 = 3_000;
 
 /// How long it is waited for that a replica moves, milliseconds.
-pub(super) const MOVE_PATIENCE_MS: u64 = 8_000;
+const MOVE_PATIENCE_MS: u64 = 8_000;
 
 /// How long it is waited for that a stream is made while a node hears nothing, milliseconds.
 const UNHEARD_MS: u64 = 10_000;
@@ -88,8 +90,7 @@ impl Director {
 
     /// Whether leadership of the group is brought back to `number` whenever another has it.
     fn belongs_to(&self, group: GroupId, number: u64) -> bool {
-        let catalog = self.world.node(number).and_then(|node| node.groups().catalog());
-        let wanted = catalog.map(|catalog| place_leaders(&catalog.state(|c| c.groups().clone())));
+        let wanted = self.catalog_of(number).map(|catalog| place_leaders(&catalog.state(|c| c.groups().clone())));
         wanted.is_some_and(|wanted| wanted.get(&group).is_some_and(|leader| leader.0 == number))
     }
 
@@ -151,29 +152,26 @@ impl Director {
         // The one that is lost stands for election about when the other one is back.
         let wait_ms = self.plan.topology.election_ms.0 * (30 + fault.amount % 60) / 100;
         self.change_links(&self.both(led.leader, lost), Change::Cut, wait_ms + PATIENCE_MS + 3_000);
-        self.after(wait_ms, move |d| d.race_on(led, lost, restarted, PATIENCE_MS));
+        self.after(wait_ms, move |d| d.race_on(led, lost, restarted));
         true
     }
 
-    /// Goes on as soon as the lost follower has all that the leader has: it gets no vote otherwise.
-    fn race_on(&self, led: Led, lost: u64, restarted: u64, patience_ms: u64) {
-        let last = |number: u64| self.world.node(number)?.groups().replica(led.group)?.log().last_id();
-        if last(lost) != last(led.leader) && patience_ms > LOOK_MS {
-            self.after(LOOK_MS, move |d| d.race_on(led, lost, restarted, patience_ms - LOOK_MS));
-            return;
-        }
-        self.take_down(&[restarted], Effect::Killed, Left::Everything, 10);
-        self.after(10, move |d| d.race_end(led, restarted, PATIENCE_MS));
-    }
-
-    /// The leader loses the other follower once that is back: whoever starts asks all others for the time first.
-    fn race_end(&self, led: Led, restarted: u64, patience_ms: u64) {
-        let replica = self.world.node(restarted).and_then(|node| node.groups().replica(led.group));
-        if replica.is_none() && patience_ms > RACE_LOOK_MS {
-            self.after(RACE_LOOK_MS, move |d| d.race_end(led, restarted, patience_ms - RACE_LOOK_MS));
-            return;
-        }
-        self.change_links(&self.both(led.leader, restarted), Change::Cut, 3_000);
+    /// Goes on as soon as the lost follower has all that the leader has: it gets no vote otherwise. The leader loses the
+    /// other one once that is back: whoever starts asks all others for the time first.
+    fn race_on(&self, led: Led, lost: u64, restarted: u64) {
+        let (group, leader) = (led.group, led.leader);
+        let replica = move |d: &Director, number: u64| d.world.node(number)?.groups().replica(group);
+        let last = move |d: &Director, number: u64| replica(d, number)?.log().last_id();
+        let level = move |d: &Director| (last(d, lost) == last(d, leader)).then_some(());
+        let back = move |d: &Director| replica(d, restarted).map(drop);
+        self.once(PATIENCE_MS, LOOK_MS, level, move |d, _| {
+            d.take_down(&[restarted], Effect::Killed, Left::Everything, 10);
+            d.after(10, move |d| {
+                d.once(PATIENCE_MS, RACE_LOOK_MS, back, move |d, _| {
+                    d.change_links(&d.both(leader, restarted), Change::Cut, 3_000);
+                });
+            });
+        });
     }
 
     /// A leader hands over to a node that stalls in that moment, while the third is away, behind, or there.
@@ -268,53 +266,62 @@ impl Director {
         let links = self.around(&[deaf], 1);
         let cut = self.begin_change(&links, Change::Cut);
         let (late_ms, namesake) = (fault.amount / 6 % 400, (fault.amount / 3).is_multiple_of(2));
-        self.hide_on(deaf, namesake, UNHEARD_MS, move |d| d.after(late_ms, move |d| d.end_change(cut, &links)));
+        let streams = |d: &Director, number: u64| {
+            let known = d.catalog_of(number)?;
+            Some(known.state(|c| c.streams().map(|it| (it.name.clone(), it.id)).collect::<BTreeMap<_, _>>()))
+        };
+        let unheard = move |d: &Director| {
+            let known = streams(d, deaf).unwrap_or_default();
+            let is_unheard = |number: u64| {
+                let there = streams(d, number).unwrap_or_default();
+                let mut new = there.iter().filter(|(name, id)| known.get(*name).is_none_or(|it| it < *id));
+                new.any(|(name, _)| !namesake || known.contains_key(name))
+            };
+            d.alive().into_iter().any(is_unheard).then_some(())
+        };
+        self.once(UNHEARD_MS, LOOK_MS, unheard, move |d, _| d.after(late_ms, move |d| d.end_change(cut, &links)));
         true
     }
 
-    /// Waits until there is such a stream.
-    fn hide_on(&self, deaf: u64, namesake: bool, patience_ms: u64, then: impl FnOnce(&Director) + Send + 'static) {
-        let streams = |number: u64| {
-            let catalog = self.world.node(number)?.groups().catalog()?;
-            Some(catalog.state(|c| c.streams().map(|it| (it.name.clone(), it.id)).collect::<BTreeMap<_, _>>()))
+    /// While a replica is on its way, the node that it leaves is restarted, the one that it goes to is not heard, and
+    /// a node of the zone that will be gone for ever is down already. Counted when it comes to that.
+    pub(super) fn strand_move(&self) {
+        let moving = |d: &Director| {
+            let moving = d.alive().into_iter().find_map(|number| d.catalog_of(number)?.state(|c| c.moving()));
+            let safe = |number: u64| !d.is_doomed(number) && d.alive().contains(&number);
+            moving.filter(|it| it.group != GroupId::CATALOG && safe(it.from.0) && safe(it.to.0))
         };
-        let known = streams(deaf).unwrap_or_default();
-        let unheard = |number: u64| {
-            let there = streams(number).unwrap_or_default();
-            let mut new = there.iter().filter(|(name, id)| known.get(*name).is_none_or(|it| it < *id));
-            new.any(|(name, _)| !namesake || known.contains_key(name))
-        };
-        if patience_ms > LOOK_MS && !self.alive().into_iter().any(unheard) {
-            self.after(LOOK_MS, move |d| d.hide_on(deaf, namesake, patience_ms - LOOK_MS, then));
-            return;
-        }
-        then(self);
+        self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, |d, moving| {
+            let Some(Move { group, from, to }) = moving else { return };
+            d.tell(format!("a replica of group {} is on its way from node {from} to {to}", group.0));
+            d.count(Kind::MoveStranded);
+            d.change_links(&d.around(&[to.0], 1), Change::Cut, MOVE_PATIENCE_MS);
+            d.take_down(&[from.0], Effect::Killed, Left::Everything, 10);
+            let doomed: Vec<u64> = d.alive().into_iter().filter(|number| d.is_doomed(*number)).collect();
+            d.take_down(&doomed, Effect::Killed, Left::Everything, d.plan.duration_ms);
+        });
     }
 
-    /// While a replica is on its way, the node that it leaves is restarted, the one that it goes to is not heard, and
-    /// a node of the zone that will be gone for ever is down already.
-    pub(super) fn strand_move(&self, patience_ms: u64) {
-        let moving = self.alive().into_iter().find_map(|number| {
-            let catalog = self.world.node(number)?.groups().catalog()?;
-            catalog.state(|c| c.moving())
-        });
-        let safe = |number: u64| !self.is_doomed(number) && self.alive().contains(&number);
-        let of_data = moving.filter(|it| it.group != GroupId::CATALOG);
-        let Some(moving) = of_data.filter(|it| safe(it.from.0) && safe(it.to.0)) else {
-            if patience_ms > LOOK_MS {
-                self.after(LOOK_MS, move |d| d.strand_move(patience_ms - LOOK_MS));
+    /// The catalog as this node knows it.
+    pub(super) fn catalog_of(&self, number: u64) -> Option<CatalogHandle> {
+        self.world.node(number)?.groups().catalog()
+    }
+
+    /// Goes on with what `look` finds, as soon as it does; without, once patience is over. It looks at once and then
+    /// every so often, in milliseconds.
+    fn once<T>(
+        &self,
+        patience_ms: u64,
+        every_ms: u64,
+        look: impl Fn(&Director) -> Option<T> + Send + 'static,
+        then: impl FnOnce(&Director, Option<T>) + Send + 'static,
+    ) {
+        match look(self) {
+            None if patience_ms > every_ms => {
+                self.after(every_ms, move |d| d.once(patience_ms - every_ms, every_ms, look, then));
             }
-            return;
-        };
-        self.tell(format!(
-            "a replica of group {} is on its way from node {} to {}",
-            moving.group.0, moving.from, moving.to
-        ));
-        self.count(Kind::MoveStranded);
-        self.change_links(&self.around(&[moving.to.0], 1), Change::Cut, MOVE_PATIENCE_MS);
-        self.take_down(&[moving.from.0], Effect::Killed, Left::Everything, 10);
-        let doomed: Vec<u64> = self.alive().into_iter().filter(|number| self.is_doomed(*number)).collect();
-        self.take_down(&doomed, Effect::Killed, Left::Everything, self.plan.duration_ms);
+            found => then(self, found),
+        }
     }
 
     /// Arms a trigger for one node, at once.

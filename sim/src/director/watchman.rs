@@ -184,10 +184,7 @@ impl Director {
 
     /// Whether some node has been told of it by the catalog.
     fn is_registered(&self, number: u64) -> bool {
-        let knows = |it: u64| {
-            let catalog = self.world.node(it)?.groups().catalog()?;
-            Some(catalog.state(|c| c.nodes().contains_key(&NodeId(number))))
-        };
+        let knows = |it: u64| Some(self.catalog_of(it)?.state(|c| c.nodes().contains_key(&NodeId(number))));
         self.alive().into_iter().any(|it| knows(it) == Some(true))
     }
 

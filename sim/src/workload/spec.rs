@@ -232,7 +232,7 @@ impl WorkloadSpec {
     }
 
     /// Every client of the spec.
-    fn clients(&self) -> impl Iterator<Item = &ClientSpec> {
+    pub fn clients(&self) -> impl Iterator<Item = &ClientSpec> {
         let writers = self.writers.iter().map(|it| &it.client);
         let producers = self.producers.iter().map(|it| &it.client);
         let pollers = self.pollers.iter().map(|it| &it.client);

@@ -213,8 +213,7 @@ impl Catalog {
             moving.to = to;
         }
         // A replica that was on its way from `to` to `from` is where it shall be.
-        let stays = |it: &Move| it.from == it.to && !planted(Bug::MoveToItself);
-        self.moving = self.moving.filter(|it| !stays(it));
+        self.moving = self.moving.filter(|it| it.from != it.to || planted(Bug::MoveToItself));
         self.standing.remove(&from);
     }
 
