@@ -11,6 +11,7 @@
 
 mod combined;
 mod links;
+mod moves;
 mod triggers;
 mod watchman;
 
@@ -94,6 +95,8 @@ enum Then {
     Nothing,
     /// The new one is lost as well, before it has all the replicas: from when it is known, nobody hears it.
     LostToo,
+    /// From when it is known, nobody hears the new one until all is mended: it can't catch up.
+    Unheard,
     /// The new one leads the catalog, and a node that was away meanwhile comes back.
     Leads,
 }
@@ -358,10 +361,15 @@ impl Director {
             Kind::OfferStalls => self.stall_offer(&fault),
             Kind::HalfReplaced => self.half_replace(&fault),
             Kind::StreamUnheard => self.hide_stream(&fault),
-            Kind::MoveStranded => {
-                self.strand_move();
-                false // counted when it comes to that
-            }
+            Kind::ControllerStalls => self.stall_controller(&fault),
+            Kind::ReshardUnheard => self.hide_reshard(&fault),
+            Kind::SuccessorUnheard => self.begin_replacing(None, Then::Unheard),
+            Kind::SuccessorUnled => self.unlead_successor(),
+            // These are counted when it comes to that.
+            Kind::MoveStranded => self.strand_move(),
+            Kind::MoveUnheard => self.outdate_voter(),
+            Kind::ArrivalUnheard => self.unhear_arrival(),
+            Kind::LeaderUnaware => self.lead_unaware(),
             Kind::BitMisread => self.misread(a, fault.amount),
         };
         if done {

@@ -69,7 +69,14 @@ kinds! {
     OfferStalls "node that is offered a leadership stalls",
     HalfReplaced "replacement killed as it begins",
     StreamUnheard "node cut off while a stream is made",
+    ControllerStalls "catalog's leader stalls in the middle of a split",
+    ReshardUnheard "node cut off while shards split and merge",
     MoveStranded "node restarted while a replica is on its way from it",
+    MoveUnheard "node restarted after a move that another voter has not heard of",
+    ArrivalUnheard "node lost power as a replica came to it",
+    LeaderUnaware "group led by a node that has not heard of a move",
+    SuccessorUnheard "node's successor not heard while replicas move",
+    SuccessorUnled "node's successor alone answers for a group",
 }
 
 impl Kind {
@@ -82,7 +89,34 @@ impl Kind {
         Kind::SuccessorLost,
         Kind::SuccessorLeads,
         Kind::StreamUnheard,
+        Kind::ReshardUnheard,
+        Kind::MoveUnheard,
+        Kind::ArrivalUnheard,
+        Kind::LeaderUnaware,
     ];
+
+    /// Those that no run draws, since what they find is not mended yet; `--profile` with their names runs them.
+    ///
+    /// - A catalog's leader that stalls reads by a lease that is over (seed 2048): openraft takes an answer for one to the
+    ///   newest request that it may belong to, even to one that was made after it came.
+    /// - A successor that is not heard: not looked at yet.
+    pub const WITHHELD: &'static [Kind] = &[Kind::ControllerStalls, Kind::SuccessorUnheard];
+
+    /// Whether a cluster of so many nodes can come there.
+    pub fn fits(self, nodes: u32) -> bool {
+        match self {
+            // A group and the catalog have hardly a voter in common.
+            Kind::SuccessorUnled => nodes > 4,
+            // Some zone has more than one node.
+            Kind::SuccessorLeads
+            | Kind::SuccessorUnheard
+            | Kind::MoveStranded
+            | Kind::MoveUnheard
+            | Kind::ArrivalUnheard
+            | Kind::LeaderUnaware => nodes > 3,
+            _ => true,
+        }
+    }
 
     /// Whether stored bytes may be called damaged because of it.
     pub fn damages(self) -> bool {

@@ -50,8 +50,8 @@ struct RunArgs {
     /// Plant a bug: see `cargo sim mutants --list`.
     #[arg(long)]
     bug: Option<String>,
-    /// What to run: swarm, reference or idle.
-    #[arg(long, default_value = "swarm", value_parser = profile)]
+    /// What to run: swarm, reference, idle, or the name of a kind of fault, which strikes alone then.
+    #[arg(long, default_value_t)]
     profile: Profile,
 }
 
@@ -77,6 +77,9 @@ enum Command {
         seed: u64,
         #[arg(long)]
         bug: Option<String>,
+        /// What it was run with.
+        #[arg(long, default_value_t)]
+        profile: Profile,
     },
     /// Runs every seed of the corpus: those that found something once.
     Corpus {
@@ -107,15 +110,6 @@ enum Command {
     },
 }
 
-fn profile(text: &str) -> Result<Profile, String> {
-    match text {
-        "swarm" => Ok(Profile::Swarm),
-        "reference" => Ok(Profile::Reference),
-        "idle" => Ok(Profile::Idle),
-        _ => Err("swarm, reference or idle".into()),
-    }
-}
-
 /// Keeps freed memory: whole segments are read and dropped all the time, and each would be given back to the system
 /// and cleared anew.
 fn keep_memory() {
@@ -133,7 +127,7 @@ fn main() -> ExitCode {
         None => command::run::run(cli.run),
         Some(Command::Mutants { list: true, .. }) => command::mutants::list(),
         Some(Command::Mutants { bug, minutes, jobs, .. }) => command::mutants::run(&bug, minutes, jobs),
-        Some(Command::Shrink { seed, bug }) => command::shrink::run(seed, bug),
+        Some(Command::Shrink { seed, bug, profile }) => command::shrink::run(seed, bug, profile),
         Some(Command::Corpus { jobs }) => command::corpus::run(jobs),
         Some(Command::Determinism { seeds, from }) => command::determinism::run(command::run::number(&from), seeds),
         Some(Command::Week { seed }) => command::week::run(seed),

@@ -5,6 +5,7 @@
 //! that are lost, befall one zone only. Leaving a fault out of a plan leaves a valid plan.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,39 @@ pub enum Profile {
     Reference,
     /// One group and no load: as above, but idle.
     Idle,
+    /// As a swarm, with faults of one kind alone.
+    Only(Kind),
+}
+
+impl Profile {
+    fn is_swarm(self) -> bool {
+        matches!(self, Profile::Swarm | Profile::Only(_))
+    }
+}
+
+/// As it is given on the command line.
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Swarm => "swarm",
+            Profile::Reference => "reference",
+            Profile::Idle => "idle",
+            Profile::Only(kind) => kind.name(),
+        })
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Profile, String> {
+        let known = [Profile::Swarm, Profile::Reference, Profile::Idle].into_iter();
+        let mut known = known.chain(Kind::ALL.iter().copied().map(Profile::Only));
+        known.find(|it| it.to_string() == text).ok_or_else(|| {
+            let kinds: Vec<String> = Kind::ALL.iter().map(|kind| format!("  {}", kind.name())).collect();
+            format!("swarm, reference, idle, or one kind of fault:\n{}", kinds.join("\n"))
+        })
+    }
 }
 
 impl Plan {
@@ -78,8 +112,8 @@ impl Plan {
         let mut rng = Rng::of(seed, "plan");
         let topology = topology(&mut rng, profile);
         let duration_ms = match profile {
-            Profile::Swarm if rng.chance(30) => rng.within(120_000..=240_000),
-            Profile::Swarm => rng.within(8_000..=45_000),
+            Profile::Swarm | Profile::Only(_) if rng.chance(30) => rng.within(120_000..=240_000),
+            Profile::Swarm | Profile::Only(_) => rng.within(8_000..=45_000),
             Profile::Reference | Profile::Idle => 600_000,
         };
         let unlucky_zone = rng.below(3) as usize;
@@ -88,7 +122,7 @@ impl Plan {
             false => Ending::Healed,
         };
         let stops = match (ending, profile) {
-            (Ending::Healed, Profile::Swarm) if rng.chance(250) => match rng.chance(500) {
+            (Ending::Healed, profile) if profile.is_swarm() && rng.chance(250) => match rng.chance(500) {
                 true => Some(Stop::Node(rng.below(6) as u32)),
                 false => Some(Stop::Zone(rng.below(3) as usize)),
             },
@@ -114,7 +148,7 @@ impl Plan {
             faults: Vec::new(),
             triggers: Vec::new(),
             workload: match profile {
-                Profile::Swarm => WorkloadSpec::draw(rng.u64()),
+                Profile::Swarm | Profile::Only(_) => WorkloadSpec::draw(rng.u64()),
                 Profile::Reference => WorkloadSpec::reference(rng.u64()),
                 Profile::Idle => WorkloadSpec::default(),
             },
@@ -129,14 +163,28 @@ impl Plan {
             return;
         }
         let nodes = self.topology.nodes();
-        if profile == Profile::Swarm && rng.chance(160) {
-            // One kind, with time between: a fault of several steps comes to its end only where no other meets it.
-            let kind = *rng.pick(Kind::COMBINED).expect("not empty");
+        let alone = match profile {
+            Profile::Only(kind) => Some(kind),
+            Profile::Swarm if rng.chance(250) => {
+                let kinds: Vec<Kind> = Kind::COMBINED.iter().copied().filter(|kind| kind.fits(nodes)).collect();
+                rng.pick(&kinds).copied()
+            }
+            _ => None,
+        };
+        if let Some(kind) = alone {
+            // With time between: a fault of several steps comes to its end only where no other meets it.
             self.workload.suit(kind, rng.u64());
+            let between_ms = match kind {
+                Kind::ControllerStalls => 28_000..=34_000,
+                _ => 6_000..=12_000,
+            };
+            if kind == Kind::ControllerStalls {
+                self.duration_ms = self.duration_ms.max(40_000);
+            }
             let mut at_ms = 5_000 + rng.below(3_000);
             while at_ms < self.duration_ms {
                 self.faults.push(Scheduled { at_ms, fault: Fault::draw(kind, nodes, rng) });
-                at_ms += rng.within(6_000..=12_000);
+                at_ms += rng.within(between_ms.clone());
             }
             return;
         }
@@ -145,7 +193,8 @@ impl Plan {
             Profile::Swarm => *rng.pick(&[100, 250, 500, 1000]).expect("not empty"),
             _ => 1000,
         };
-        let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|_| rng.chance(share)).collect();
+        let drawn = Kind::ALL.iter().copied().filter(|kind| !Kind::WITHHELD.contains(kind));
+        let kinds: Vec<Kind> = drawn.filter(|_| rng.chance(share)).collect();
         if !kinds.is_empty() {
             let every_ms = match profile {
                 Profile::Swarm => rng.skewed(400..=8_000),
@@ -161,18 +210,19 @@ impl Plan {
             }
         }
         let dies = matches!(self.ending, Ending::WithoutZone(_));
-        if profile == Profile::Swarm && rng.chance(if dies { 800 } else { 300 }) {
+        let often = dies || (self.stops.is_some() && Kind::SuccessorUnled.fits(nodes));
+        if profile == Profile::Swarm && rng.chance(if often { 800 } else { 300 }) {
             // What strikes last is there when everything has to work again: not all of it is mended then.
             let last = match dies && rng.chance(700) {
-                // Some zone has more than one node.
-                true if nodes > 3 && rng.chance(400) => Kind::MoveStranded,
+                true if Kind::MoveStranded.fits(nodes) && rng.chance(400) => Kind::MoveStranded,
                 true => Kind::OfferStalls,
-                // Some node is no voter of the catalog.
-                false if nodes > 3 && rng.chance(400) => Kind::SuccessorLeads,
+                false if self.stops.is_some() && Kind::SuccessorUnled.fits(nodes) => Kind::SuccessorUnled,
+                false if Kind::SuccessorLeads.fits(nodes) && rng.chance(400) => Kind::SuccessorLeads,
                 false => *rng.pick(&[Kind::LeaderDamaged, Kind::OfferStalls, Kind::HalfOpen]).expect("not empty"),
             };
             let before_ms = match last {
                 Kind::SuccessorLeads => rng.within(10_000..=14_000),
+                Kind::SuccessorUnled => rng.within(6_000..=10_000),
                 Kind::LeaderDamaged => rng.within(4_000..=6_000),
                 Kind::MoveStranded => rng.within(2_000..=8_000),
                 // To its own end, or cut short.
@@ -249,7 +299,7 @@ fn topology(rng: &mut Rng, profile: Profile) -> Topology {
     match profile {
         Profile::Reference => return fixed([2, 2, 1], 16),
         Profile::Idle => return fixed([1, 1, 1], 1),
-        Profile::Swarm => {}
+        Profile::Swarm | Profile::Only(_) => {}
     }
     let zones = *rng.pick(&[[1, 1, 1], [1, 1, 1], [1, 1, 1], [2, 1, 1], [2, 2, 1], [2, 2, 2]]).expect("not empty");
     let heartbeat_ms = *rng.pick(&[100, 250, 250, 250]).expect("not empty");

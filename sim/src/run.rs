@@ -42,8 +42,8 @@ pub const LIVENESS: Duration = Duration::from_secs(30);
 /// The stack of a run's thread: openraft's futures are deep.
 const STACK: usize = 64 << 20;
 
-/// Real time that a run may take: hundreds of times what one does.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Real time that one poll may take, or the checkers: thousands of times what they do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to run.
 #[derive(Clone, Debug, Default)]
@@ -89,17 +89,27 @@ pub struct Report {
 pub fn run(options: Options) -> Report {
     let (seed, profile) = (options.seed, options.profile);
     let thread = std::thread::Builder::new().name("simulation".into()).stack_size(STACK);
-    let running = thread.spawn(move || run_here(options)).expect("a thread can be started");
-    let mut waited = Duration::ZERO;
+    let executor = Executor::new(Rng::of(seed, "executor").u64());
+    let polls = {
+        let executor = executor.clone();
+        move || executor.fingerprint().1
+    };
+    let running = thread.spawn(move || run_here(options, executor)).expect("a thread can be started");
+    let (mut waited, mut seen, mut still) = (Duration::ZERO, 0, Duration::ZERO);
     while !running.is_finished() {
-        if waited > PATIENCE {
+        if still > PATIENCE {
             // The thread can't be ended; it goes on until the program does.
             return Report::without_end(seed, Plan::draw(seed, profile));
+        }
+        let now = polls();
+        if now != seen {
+            (seen, still) = (now, Duration::ZERO);
         }
         let pause =
             if waited < Duration::from_millis(50) { Duration::from_micros(500) } else { Duration::from_millis(5) };
         std::thread::sleep(pause);
         waited += pause;
+        still += pause;
     }
     running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -107,7 +117,7 @@ pub fn run(options: Options) -> Report {
 impl Report {
     /// Of a run in which one poll does not return.
     fn without_end(seed: u64, plan: Plan) -> Report {
-        let what = format!("the run does not come to an end within {} real seconds: a task loops", PATIENCE.as_secs());
+        let what = format!("a task was not done with one step within {} real seconds: it loops", PATIENCE.as_secs());
         Report {
             seed,
             plan,
@@ -126,7 +136,7 @@ impl Report {
     }
 }
 
-fn run_here(options: Options) -> Report {
+fn run_here(options: Options, executor: Executor) -> Report {
     let plan = Arc::new(Plan::draw(options.seed, options.profile).without(&options.drops));
     leaks::begin(options.seed);
     let story = Story::new(options.trace.is_some());
@@ -134,7 +144,6 @@ fn run_here(options: Options) -> Report {
     let listener = Listener { story: story.clone(), level };
     let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(listener));
 
-    let executor = Executor::new(Rng::of(options.seed, "executor").u64());
     let network = Network::new(executor.clone(), options.seed);
     let world = World::new(executor.clone(), network.clone(), options.seed, plan.topology.clone());
     let director = Director::new(world.clone(), story.clone(), plan.clone());

@@ -61,7 +61,7 @@ fn unread(history: &History, read: &BTreeSet<(Arc<str>, Arc<str>)>) -> Vec<Viola
         if !history.deletions(stream).all(|it| it.done_by() < asked) {
             continue;
         }
-        let listing = history.listings().filter(|(op, of, _)| *of == stream && op.invoked < asked).last();
+        let listing = history.listings().rfind(|(op, of, _)| *of == stream && op.invoked < asked);
         for it in listing.into_iter().flat_map(|(_, _, listing)| &listing.shards) {
             if !read.contains(&(stream.clone(), it.name.clone())) {
                 let what = format!("{stream}/{} has no final reading", it.name);

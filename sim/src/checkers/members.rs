@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::Violation;
 
 pub const NAME: &str = "members";
-pub const PROMISE: &str = "a group's voters are the replicas that the catalog names";
+pub const PROMISE: &str = "a group's voters are the replicas that the catalog names, and have it";
 
 /// One group: its replicas by the catalog, and its voters by its leader. Nodes by their ids.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +34,11 @@ impl Members {
 /// A replica that does not arrive.
 pub fn on_its_way(what: &str) -> Violation {
     Violation::new(NAME, format!("a replica is still on its way, or has to be: {what}"))
+}
+
+/// A node that removed what it has of a group in which it votes.
+pub fn forgotten(node: u64, group: u32) -> Violation {
+    Violation::new(NAME, format!("node {node} has forgotten group {group}, in which it votes as its leader says"))
 }
 
 #[cfg(test)]

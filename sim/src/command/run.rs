@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use braid_sim::plan::Drops;
+use braid_sim::plan::{Drops, Profile};
 use braid_sim::run::{Options, Report, run as simulate};
 
 use super::tally::Tally;
@@ -127,7 +127,14 @@ pub fn tell_failure(report: &Report, options: &Options) {
         println!("{line}");
     }
     println!("--- replay with:   {}", command(options));
-    println!("--- shrink with:   cargo sim shrink --seed {}{}\n", options.seed, bug(options));
+    println!("--- shrink with:   cargo sim shrink --seed {}{}{}\n", options.seed, profile(options), bug(options));
+}
+
+fn profile(options: &Options) -> String {
+    match options.profile {
+        Profile::Swarm => String::new(),
+        other => format!(" --profile \"{other}\""),
+    }
 }
 
 fn bug(options: &Options) -> String {
@@ -140,10 +147,5 @@ pub fn command(options: &Options) -> String {
     let numbered = |letter: char, list: &[usize]| list.iter().map(move |n| format!("{letter}{n}")).collect::<Vec<_>>();
     let dropped = [numbered('f', &d.faults), numbered('t', &d.triggers), numbered('c', &d.clients)].concat();
     let without = if dropped.is_empty() { String::new() } else { format!(" --without {}", dropped.join(",")) };
-    let profile = match options.profile {
-        braid_sim::plan::Profile::Swarm => "",
-        braid_sim::plan::Profile::Reference => " --profile reference",
-        braid_sim::plan::Profile::Idle => " --profile idle",
-    };
-    format!("cargo sim --seed {}{profile}{}{without}", options.seed, bug(options))
+    format!("cargo sim --seed {}{}{}{without}", options.seed, profile(options), bug(options))
 }

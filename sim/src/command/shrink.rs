@@ -1,6 +1,6 @@
 //! Leaves out what a failure does not need.
 
-use braid_sim::plan::{Drops, Plan};
+use braid_sim::plan::{Drops, Plan, Profile};
 use braid_sim::run::{Options, run as simulate};
 
 use super::run::{command, tell_failure};
@@ -9,8 +9,8 @@ use super::run::{command, tell_failure};
 type Part = fn(&mut Drops) -> &mut Vec<usize>;
 
 /// Shrinks the failure of a seed, and tells what is left.
-pub fn run(seed: u64, bug: Option<String>) -> bool {
-    let mut options = Options { seed, bug, ..Options::default() };
+pub fn run(seed: u64, bug: Option<String>, profile: Profile) -> bool {
+    let mut options = Options { seed, bug, profile, ..Options::default() };
     let mut report = simulate(options.clone());
     let Some(first) = report.violations.first().cloned() else {
         println!("seed {seed} does not fail");

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use braid_node::replication::CatalogHandle;
+use braid_stream::catalog::Catalog;
 use braid_stream::ids::GroupId;
-use braid_stream::moves::Move;
 use braid_stream::placement::place_leaders;
 
 use super::links::Change;
 use super::triggers::Armed;
 use super::watchman::REPLACED_MAX;
 use super::{Director, Then, name};
-use crate::fault::{Arming, Blast, Effect, Fault, Kind, Left, Trigger};
+use crate::fault::{Arming, Blast, Effect, Fault, Left, Trigger};
 use crate::plan::Ending;
 
 /// How long a leader that is asked to hand over waits for the other one.
@@ -31,29 +31,36 @@ const AWAY_MS: u64 = 12_000;
 /// How long a fault of several steps waits for the moment at which it goes on, milliseconds.
 const PATIENCE_MS: u64 = 3_000;
 
-/// How long it is waited for that a replica moves, milliseconds.
-const MOVE_PATIENCE_MS: u64 = 8_000;
-
-/// How long it is waited for that a stream is made while a node hears nothing, milliseconds.
+/// How long it is waited for that a stream or shard is made while a node hears nothing, milliseconds.
 const UNHEARD_MS: u64 = 10_000;
 
-/// How often it looks, milliseconds.
-const LOOK_MS: u64 = 15;
+/// How long the catalog's leader stalls, milliseconds: what was split meanwhile is split again, closed, and forgotten.
+const STALLED_MS: std::ops::Range<u64> = 17_000..26_000;
 
-/// And in a race against a leader's heartbeats.
-const RACE_LOOK_MS: u64 = 3;
+/// How often it looks, milliseconds.
+pub(super) const LOOK_MS: u64 = 15;
+
+/// And in a race.
+pub(super) const RACE_LOOK_MS: u64 = 3;
 
 /// A group as it is led now.
-struct Led {
-    group: GroupId,
-    leader: u64,
+pub(super) struct Led {
+    pub group: GroupId,
+    pub leader: u64,
     /// Its other voters.
-    others: Vec<u64>,
+    pub others: Vec<u64>,
+}
+
+impl Led {
+    /// All its voters.
+    fn all(&self) -> impl Iterator<Item = u64> {
+        self.others.iter().copied().chain([self.leader])
+    }
 }
 
 impl Director {
-    /// A group that has a leader now.
-    fn some_led(&self, fits: impl Fn(&Led) -> bool) -> Option<Led> {
+    /// The groups that have a leader now.
+    pub(super) fn all_led(&self) -> Vec<Led> {
         let mut led = Vec::new();
         for number in self.alive() {
             let Some(node) = self.world.node(number) else { continue };
@@ -63,6 +70,12 @@ impl Director {
                 led.push(Led { group: replica.id(), leader: number, others });
             }
         }
+        led
+    }
+
+    /// One of them.
+    pub(super) fn some_led(&self, fits: impl Fn(&Led) -> bool) -> Option<Led> {
+        let mut led = self.all_led();
         led.retain(fits);
         let nth = self.state().rng.below(led.len().max(1) as u64) as usize;
         (!led.is_empty()).then(|| led.swap_remove(nth))
@@ -84,7 +97,7 @@ impl Director {
     }
 
     /// Whether the run ends without this node.
-    fn is_doomed(&self, number: u64) -> bool {
+    pub(super) fn is_doomed(&self, number: u64) -> bool {
         self.plan.ending == Ending::WithoutZone(self.zone_of(number))
     }
 
@@ -130,7 +143,7 @@ impl Director {
     }
 
     /// Asks a leader to hand over, as an operator would.
-    fn hand_over(&self, led: &Led, to: u64) {
+    pub(super) fn hand_over(&self, led: &Led, to: u64) {
         let Some(process) = self.world.machines()[&led.leader].process.clone() else { return };
         let Some(replica) = self.world.node(led.leader).and_then(|node| node.groups().replica(led.group)) else {
             return;
@@ -231,7 +244,7 @@ impl Director {
             return;
         }
         match then {
-            Then::Nothing => {}
+            Then::Nothing | Then::Unheard => {}
             Then::LostToo => {
                 self.begin_replacing(Some(new), Then::Nothing);
             }
@@ -241,6 +254,22 @@ impl Director {
                 }
             }),
         }
+    }
+
+    /// A node is lost and replaced while the two that are left of a group's voters are down until all is mended: of that
+    /// group the new one alone answers then, and knows nothing. The catalog has its majority elsewhere.
+    pub(super) fn unlead_successor(&self) -> bool {
+        let Some(catalog) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
+        let serves = |led: &Led| {
+            let left = catalog.all().filter(|voter| !led.all().any(|it| it == *voter)).count();
+            left > catalog.others.len().div_ceil(2) && led.all().all(|voter| voter != catalog.leader)
+        };
+        let unlucky = |led: &Led| led.all().find(|voter| self.zone_of(*voter) == self.plan.unlucky_zone);
+        let Some(led) = self.some_led(|led| serves(led) && unlucky(led).is_some()) else { return false };
+        let Some(old) = unlucky(&led).filter(|_| self.state().replaced < REPLACED_MAX) else { return false };
+        let others: Vec<u64> = led.all().filter(|voter| *voter != old).collect();
+        self.begin_replacing(Some(old), Then::Nothing)
+            && self.take_down(&others, Effect::Killed, Left::Everything, self.plan.duration_ms)
     }
 
     /// A node that takes another's place is killed as it names its identity, and loses power as it does so again.
@@ -255,9 +284,44 @@ impl Director {
         true
     }
 
-    /// A node is cut off from all others, and not from clients, until there is a stream that it has not heard of; in
-    /// half of the cases, one of a name that it knows. It hears of it while it is asked.
+    /// The catalog's leader stalls after a shard was sealed and before its children are open. Another one goes on; by the
+    /// time the first one does, those may be forgotten.
+    pub(super) fn stall_controller(&self, fault: &Fault) -> bool {
+        let Some(led) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
+        let trigger = Trigger::Mark { name: braid_probe::Mark::ParentsSealed.name().into(), skip: 0 };
+        let for_ms = STALLED_MS.start + fault.amount % (STALLED_MS.end - STALLED_MS.start);
+        self.arm(led.leader, trigger, Effect::Paused, fault.survive, for_ms);
+        true
+    }
+
+    /// A node is cut off from all others until there is a stream that it has not heard of; in half of the cases, one of
+    /// a name that it knows. It hears of it while it is asked.
     pub(super) fn hide_stream(&self, fault: &Fault) -> bool {
+        let (late_ms, namesake) = (fault.amount / 6 % 400, (fault.amount / 3).is_multiple_of(2));
+        self.hide(fault, late_ms, move |known, there| {
+            let names = |catalog: &Catalog| -> BTreeMap<_, _> {
+                catalog.streams().map(|it| (it.name.clone(), it.id)).collect()
+            };
+            let (known, there) = (names(known), names(there));
+            let mut new = there.iter().filter(|(name, id)| known.get(*name).is_none_or(|it| it < *id));
+            new.any(|(name, _)| !namesake || known.contains_key(name))
+        })
+    }
+
+    /// A node is cut off from all others until there is a shard of whose parents it has not heard, and a while longer.
+    pub(super) fn hide_reshard(&self, fault: &Fault) -> bool {
+        self.hide(fault, fault.amount / 3 % 4_000, |known, there| {
+            let next: BTreeMap<_, _> = known.streams().map(|it| (it.id, it.next_shard)).collect();
+            there.streams().any(|stream| {
+                let parents = stream.shards.values().flat_map(|shard| shard.parents).flatten().max();
+                parents.is_some_and(|parent| next.get(&stream.id).is_some_and(|next| parent >= *next))
+            })
+        })
+    }
+
+    /// A node, often the catalog's leader, is cut off from all others, and not from clients, until `is_news` what some
+    /// other node's catalog has and its own has not, and for `late_ms` after that.
+    fn hide(&self, fault: &Fault, late_ms: u64, is_news: impl Fn(&Catalog, &Catalog) -> bool + Send + 'static) -> bool {
         let leads = self.some_led(|led| led.group == GroupId::CATALOG).map(|led| led.leader);
         let Some(deaf) = leads.filter(|_| fault.amount.is_multiple_of(3)).or_else(|| self.any_node(|_| true)) else {
             return false;
@@ -265,41 +329,14 @@ impl Director {
         // Odd: all links, and no client's.
         let links = self.around(&[deaf], 1);
         let cut = self.begin_change(&links, Change::Cut);
-        let (late_ms, namesake) = (fault.amount / 6 % 400, (fault.amount / 3).is_multiple_of(2));
-        let streams = |d: &Director, number: u64| {
-            let known = d.catalog_of(number)?;
-            Some(known.state(|c| c.streams().map(|it| (it.name.clone(), it.id)).collect::<BTreeMap<_, _>>()))
-        };
         let unheard = move |d: &Director| {
-            let known = streams(d, deaf).unwrap_or_default();
-            let is_unheard = |number: u64| {
-                let there = streams(d, number).unwrap_or_default();
-                let mut new = there.iter().filter(|(name, id)| known.get(*name).is_none_or(|it| it < *id));
-                new.any(|(name, _)| !namesake || known.contains_key(name))
-            };
-            d.alive().into_iter().any(is_unheard).then_some(())
+            let known = d.catalog_of(deaf)?;
+            let others = d.alive().into_iter().filter(|number| *number != deaf);
+            let mut others = others.filter_map(|number| d.catalog_of(number));
+            known.state(|known| others.any(|it| it.state(|there| is_news(known, there)))).then_some(())
         };
         self.once(UNHEARD_MS, LOOK_MS, unheard, move |d, _| d.after(late_ms, move |d| d.end_change(cut, &links)));
         true
-    }
-
-    /// While a replica is on its way, the node that it leaves is restarted, the one that it goes to is not heard, and
-    /// a node of the zone that will be gone for ever is down already. Counted when it comes to that.
-    pub(super) fn strand_move(&self) {
-        let moving = |d: &Director| {
-            let moving = d.alive().into_iter().find_map(|number| d.catalog_of(number)?.state(|c| c.moving()));
-            let safe = |number: u64| !d.is_doomed(number) && d.alive().contains(&number);
-            moving.filter(|it| it.group != GroupId::CATALOG && safe(it.from.0) && safe(it.to.0))
-        };
-        self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, |d, moving| {
-            let Some(Move { group, from, to }) = moving else { return };
-            d.tell(format!("a replica of group {} is on its way from node {from} to {to}", group.0));
-            d.count(Kind::MoveStranded);
-            d.change_links(&d.around(&[to.0], 1), Change::Cut, MOVE_PATIENCE_MS);
-            d.take_down(&[from.0], Effect::Killed, Left::Everything, 10);
-            let doomed: Vec<u64> = d.alive().into_iter().filter(|number| d.is_doomed(*number)).collect();
-            d.take_down(&doomed, Effect::Killed, Left::Everything, d.plan.duration_ms);
-        });
     }
 
     /// The catalog as this node knows it.
@@ -309,7 +346,7 @@ impl Director {
 
     /// Goes on with what `look` finds, as soon as it does; without, once patience is over. It looks at once and then
     /// every so often, in milliseconds.
-    fn once<T>(
+    pub(super) fn once<T>(
         &self,
         patience_ms: u64,
         every_ms: u64,

@@ -64,6 +64,10 @@ impl Director {
             let wrong = format!("node {number} found damage in what it stores, and nothing was done to it");
             self.state().wrong.push(Violation::new("damage", wrong));
         }
+        if mark == Mark::GroupForgotten.name() {
+            // Not here: whoever passes a mark may hold a lock that looking at groups needs.
+            self.after(0, move |d| d.check_forgotten(number));
+        }
         self.pull(Some(number), |trigger| match trigger {
             Trigger::Mark { name, skip } if name == mark => Some(*skip),
             _ => None,

@@ -193,8 +193,13 @@ impl Director {
         loop {
             time::sleep(WATCH).await;
             let Some(Replacing { old, new, then }) = self.state().replacing else { continue };
-            if then == Then::LostToo && !self.state().over && self.is_registered(new) {
-                self.change_links(&self.around(&[new], 1), Change::Cut, LOST_MS);
+            let unheard_ms = match then {
+                Then::LostToo => LOST_MS,
+                Then::Unheard => self.plan.duration_ms,
+                Then::Nothing | Then::Leads => 0,
+            };
+            if unheard_ms > 0 && !self.state().over && self.is_registered(new) {
+                self.change_links(&self.around(&[new], 1), Change::Cut, unheard_ms);
             }
             let endpoints = self.world.endpoints_of(&self.alive());
             let Some(client) = connect(endpoints).await else { continue };

@@ -220,7 +220,7 @@ impl History {
     }
 
     /// All listings of a stream's shards that came back, with when they were asked for.
-    pub fn listings(&self) -> impl Iterator<Item = (&AdminOp, &Arc<str>, &Listing)> {
+    pub fn listings(&self) -> impl DoubleEndedIterator<Item = (&AdminOp, &Arc<str>, &Listing)> {
         self.admin.iter().filter_map(|it| match (&it.call, &it.result) {
             (Admin::ListShards { stream } | Admin::ListOpen { stream, .. }, Some(Ok(AdminDone::Shards(listing)))) => {
                 Some((it, stream, listing))
@@ -640,8 +640,9 @@ impl History {
     /// The shard that had this name when it was last listed before `at`.
     pub fn listed_key(&self, stream: &Arc<str>, shard: &str, at: At) -> Option<ShardKey> {
         let listings = self.listings().filter(|(op, of, _)| *of == stream && op.invoked < at);
-        let facts = listings.flat_map(|(_, _, listing)| &listing.shards).filter(|facts| &*facts.name == shard);
-        facts.last().map(|facts| ShardKey::of(stream, &facts.starting))
+        let mut latest_first = listings.rev().flat_map(|(_, _, listing)| listing.shards.iter().rev());
+        let facts = latest_first.find(|facts| &*facts.name == shard);
+        facts.map(|facts| ShardKey::of(stream, &facts.starting))
     }
 
     /// The shards of which something can be said.

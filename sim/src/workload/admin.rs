@@ -41,7 +41,7 @@ pub async fn work(mut actor: Actor, spec: AdminSpec, doomed: Vec<StreamSpec>) {
         } else if roll < churn + doom + spec.update_percent + spec.reshard_percent {
             reshard(&mut actor).await;
         } else if actor.dice.between(0, 99) < u64::from(spec.move_percent) {
-            move_replicas(&mut actor).await;
+            move_replicas(&mut actor, spec.move_percent == 100).await;
         } else {
             look(&mut actor).await;
         }
@@ -130,12 +130,21 @@ async fn reshard(actor: &mut Actor) {
 }
 
 /// Drains a node, or lets it keep what it has, or evens out. Which nodes there are is not asked: some will be refused.
-async fn move_replicas(actor: &mut Actor) {
-    let node = actor.node();
-    let of = actor.dice.between(1, actor.calls.nodes() as u64 + 1);
+/// Who does nothing else mostly makes room first.
+async fn move_replicas(actor: &mut Actor, always: bool) {
+    let (node, last) = (actor.node(), actor.calls.nodes() as u64 + 1);
+    let of = actor.dice.between(1, last);
     let call = match actor.dice.between(0, 9) {
-        0..=3 => Admin::Drain { node: of, cancel: false },
-        4..=6 => Admin::Drain { node: of, cancel: true },
+        0..=4 => {
+            if always && actor.dice.percent(60) {
+                // What it has finds a place then.
+                let others = (1..=last).filter(|other| *other != of);
+                let keep = others.map(|node| Admin::Drain { node, cancel: true });
+                let _ = join_all(keep.map(|call| actor.calls.admin(node, call))).await;
+            }
+            Admin::Drain { node: of, cancel: false }
+        }
+        5 | 6 => Admin::Drain { node: of, cancel: true },
         _ => Admin::Rebalance,
     };
     let _ = actor.calls.admin(node, call).await;

@@ -9,6 +9,9 @@ use super::dice::Dice;
 use crate::fault::Kind;
 use crate::payload::BYTES_MIN;
 
+/// The shortest retention of a stream, a little longer than what a cluster here allows at least.
+const RETENTION_MS_SHORT: u64 = 12_000;
+
 /// Every client of a run. Removing an element leaves a valid spec.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct WorkloadSpec {
@@ -226,7 +229,28 @@ impl WorkloadSpec {
         };
         match kind {
             Kind::StreamUnheard => self.admins.push(AdminSpec { churn_percent: 100, ..idle }),
-            Kind::MoveStranded => self.admins.push(AdminSpec { move_percent: 100, ..idle }),
+            Kind::ControllerStalls => {
+                for stream in &mut self.streams {
+                    stream.retention_ms = RETENTION_MS_SHORT;
+                }
+                let interval_ms = idle.interval_ms / 3;
+                self.admins.push(AdminSpec { interval_ms, reshard_percent: 100, ..idle });
+            }
+            Kind::ReshardUnheard => {
+                self.admins.push(AdminSpec { reshard_percent: 100, ..idle });
+                for nth in 1..=2 {
+                    let client = draw_client(&mut dice, id + nth);
+                    self.consumers.push(ConsumerSpec { latest: false, ..draw_consumer(&mut dice, client) });
+                }
+            }
+            Kind::SuccessorUnheard
+            | Kind::MoveStranded
+            | Kind::MoveUnheard
+            | Kind::ArrivalUnheard
+            | Kind::LeaderUnaware => {
+                let interval_ms = idle.interval_ms / 2;
+                self.admins.push(AdminSpec { interval_ms, move_percent: 100, ..idle });
+            }
             _ => {}
         }
     }
@@ -303,7 +327,7 @@ fn draw_streams(dice: &mut Dice) -> Vec<StreamSpec> {
         .map(|nth| StreamSpec {
             name: format!("stream-{nth}"),
             shards: *dice.one_of(&[1, 1, 2, 3, 4, 8]),
-            retention_ms: *dice.one_of(&[0, 0, 0, 12_000, 25_000, 60_000]),
+            retention_ms: *dice.one_of(&[0, 0, 0, RETENTION_MS_SHORT, 25_000, 60_000]),
             doomed: doomed && nth > 0,
             quiet_ms: if dice.percent(20) { dice.between(3_000, 25_000) } else { 0 },
         })

@@ -239,24 +239,25 @@ impl Names {
     }
 
     /// Every file and directory that has a name, had one on the platter, or may have one after a crash.
-    /// Forgets directories that have none.
+    /// Forgets directories that have none, and what was changed in them.
     pub(super) fn retain_reachable(&mut self) -> BTreeSet<Ino> {
         let mut reached = BTreeSet::from([ROOT]);
         let mut todo = vec![ROOT];
-        todo.extend(self.unsynced.iter().map(|(_, change)| change.ino()));
-        todo.extend(self.unsynced.iter().flat_map(|(_, change)| change.dirs()));
-        reached.extend(todo.iter().copied());
-        while let Some(ino) = todo.pop() {
-            let Some(dir) = self.dirs.get(&ino) else {
-                continue;
-            };
-            for &inner in dir.live.values().chain(dir.durable.values()) {
-                if reached.insert(inner) {
-                    todo.push(inner);
+        while !todo.is_empty() {
+            while let Some(ino) = todo.pop() {
+                let Some(dir) = self.dirs.get(&ino) else { continue };
+                let inner = dir.live.values().chain(dir.durable.values());
+                todo.extend(inner.copied().filter(|inner| reached.insert(*inner)));
+            }
+            for (_, change) in &self.unsynced {
+                if change.dirs().iter().any(|dir| reached.contains(dir)) {
+                    let [from, to] = change.dirs();
+                    todo.extend([from, to, change.ino()].into_iter().filter(|ino| reached.insert(*ino)));
                 }
             }
         }
         self.dirs.retain(|ino, _| reached.contains(ino));
+        self.unsynced.retain(|(_, change)| change.dirs().iter().any(|dir| reached.contains(dir)));
         reached
     }
 
@@ -329,4 +330,24 @@ fn parts(path: &Path) -> Vec<Cow<'_, str>> {
         }
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was kept for ever, with the files that it had had on the platter, since nothing syncs what is not there.
+    #[test]
+    fn what_was_changed_in_a_removed_directory_is_forgotten() {
+        let mut names = Names::new();
+        let dir = names.create_dir((ROOT, "d".into()));
+        let file = names.create_file((dir, "f".into()));
+        names.sync_all();
+        names.unlink((dir, "f".into()));
+        names.unlink((ROOT, "d".into()));
+        assert!(names.retain_reachable().is_superset(&[dir, file].into()), "a crash may bring them back");
+        names.sync_dir(ROOT, names.mark());
+        assert_eq!(names.retain_reachable(), [ROOT].into());
+        assert!(names.unsynced.is_empty());
+    }
 }

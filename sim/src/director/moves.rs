@@ -1,0 +1,202 @@
+//! Faults of several steps about replicas that move: who has not heard of a move has to harm nobody.
+//!
+//! Invariant: each is counted when it comes to what it is for, since nothing may move.
+
+use std::path::PathBuf;
+
+use braid_stream::ids::GroupId;
+use braid_stream::moves::Move;
+
+use super::Director;
+use super::combined::{LOOK_MS, Led, RACE_LOOK_MS};
+use super::links::Change;
+use crate::checkers::members;
+use crate::fault::{Effect, Kind, Left};
+
+/// How long it is waited for that a replica moves, milliseconds.
+const MOVE_PATIENCE_MS: u64 = 8_000;
+
+/// How long nodes are together that have not heard of a move, and apart from all others: an election or two, after the
+/// time that a restarted one promises its vote to nobody, milliseconds.
+const APART_MS: u64 = 8_000;
+
+/// How long a node that has not heard of a move is left to what it believes, milliseconds.
+const UNAWARE_MS: u64 = 3_000;
+
+/// How long a leadership may take to be handed over, milliseconds.
+const HAND_OVER_MS: u64 = 300;
+
+impl Director {
+    /// The move that is under way, of a data group, as this node's catalog says.
+    fn move_known_to(&self, number: u64) -> Option<Move> {
+        let moving = self.catalog_of(number)?.state(|c| c.moving());
+        moving.filter(|it| it.group != GroupId::CATALOG)
+    }
+
+    /// Who leads the group of a move; not one of its two ends.
+    fn leader_of(&self, it: Move) -> Option<Led> {
+        self.some_led(|led| led.group == it.group && led.leader != it.from.0 && led.leader != it.to.0)
+    }
+
+    /// While a replica is on its way, the node that it leaves is restarted, the one that it goes to is not heard, and
+    /// a node of the zone that will be gone for ever is down already.
+    pub(super) fn strand_move(&self) -> bool {
+        let moving = |d: &Director| {
+            let moving = d.alive().into_iter().find_map(|number| d.move_known_to(number));
+            let safe = |number: u64| !d.is_doomed(number) && d.alive().contains(&number);
+            moving.filter(|it| safe(it.from.0) && safe(it.to.0))
+        };
+        self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, |d, moving| {
+            let Some(Move { group, from, to }) = moving else { return };
+            d.tell(format!("a replica of group {} is on its way from node {from} to {to}", group.0));
+            d.count(Kind::MoveStranded);
+            d.change_links(&d.around(&[to.0], 1), Change::Cut, MOVE_PATIENCE_MS);
+            d.take_down(&[from.0], Effect::Killed, Left::Everything, 10);
+            let doomed: Vec<u64> = d.alive().into_iter().filter(|number| d.is_doomed(*number)).collect();
+            d.take_down(&doomed, Effect::Killed, Left::Everything, d.plan.duration_ms);
+        });
+        false
+    }
+
+    /// While a replica is on its way, another voter of its group hears nobody. As soon as the node that it left has
+    /// forgotten it, that one loses power, and with it, perhaps, that it knew of the move's end; then these two are
+    /// apart from all others: of the group's former three, they are the majority.
+    pub(super) fn outdate_voter(&self) -> bool {
+        let moving = |d: &Director| {
+            let moving = d.alive().into_iter().find_map(|number| d.move_known_to(number))?;
+            let led = d.leader_of(moving)?;
+            let ends = [moving.from.0, moving.to.0];
+            let deaf = led.others.into_iter().find(|voter| !ends.contains(voter) && d.alive().contains(voter))?;
+            Some((moving, deaf))
+        };
+        self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, |d, found| {
+            let Some((Move { group, from, to }, deaf)) = found else { return };
+            d.tell(format!(
+                "a replica of group {} moves from node {from} to {to}, and node {deaf} hears nobody",
+                group.0
+            ));
+            let apart = d.around(&[deaf], 1);
+            let cut = d.begin_change(&apart, Change::Cut);
+            let forgotten = move |d: &Director| (!d.stores(from.0, group)).then_some(());
+            d.once(MOVE_PATIENCE_MS, RACE_LOOK_MS, forgotten, move |d, found| {
+                d.end_change(cut, &apart);
+                if found.is_none() || !d.alive().contains(&from.0) {
+                    return;
+                }
+                d.count(Kind::MoveUnheard);
+                d.change_links(&d.around(&[from.0, deaf], 1), Change::Cut, APART_MS);
+                d.take_down(&[from.0], Effect::PowerLost, Left::Nothing, 10);
+            });
+        });
+        false
+    }
+
+    /// A node that a replica comes to hears nothing of the catalog's leader from when it has opened it. As it votes, it
+    /// loses power, and with it, perhaps, that it knew of the move; and it still hears nothing.
+    pub(super) fn unhear_arrival(&self) -> bool {
+        let Some(teller) = self.some_led(|led| led.group == GroupId::CATALOG).map(|led| led.leader) else {
+            return false;
+        };
+        let coming = move |d: &Director| {
+            let coming = d.move_known_to(teller).filter(|it| it.to.0 != teller)?;
+            d.world.node(coming.to.0)?.groups().replica(coming.group)?;
+            Some(coming)
+        };
+        self.once(MOVE_PATIENCE_MS, RACE_LOOK_MS, coming, move |d, found| {
+            let Some(Move { group, to, .. }) = found else { return };
+            let deafness = d.both(teller, to.0);
+            let cut = d.begin_change(&deafness, Change::Cut);
+            let votes = move |d: &Director| {
+                d.some_led(|led| led.group == group && (led.leader == to.0 || led.others.contains(&to.0))).map(drop)
+            };
+            d.once(MOVE_PATIENCE_MS, RACE_LOOK_MS, votes, move |d, found| {
+                if found.is_some() && d.alive().contains(&to.0) {
+                    d.tell(format!("node {} has come to vote in group {}, and does not hear of it", to.0, group.0));
+                    d.count(Kind::ArrivalUnheard);
+                    d.take_down(&[to.0], Effect::PowerLost, Left::Nothing, 10);
+                }
+                d.after(UNAWARE_MS * 2, move |d| d.end_change(cut, &deafness));
+            });
+        });
+        false
+    }
+
+    /// A node hears nothing of the catalog's leader while a replica of a group in which it votes moves; nor does the
+    /// one that the replica leaves, so that it keeps it. Then that node leads the group, and the other one hears again.
+    pub(super) fn lead_unaware(&self) -> bool {
+        let Some(catalog) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
+        // Of a zone with several nodes: else it votes in every group, and a voter that hears it not follows nobody.
+        let roomy = |number: &u64| self.of_zone(self.zone_of(*number)).len() > 1;
+        if roomy(&catalog.leader) {
+            self.make_unaware(catalog.leader);
+        } else if let Some(teller) = catalog.others.iter().copied().find(roomy) {
+            self.hand_over(&catalog, teller);
+            self.after(HAND_OVER_MS, move |d| d.make_unaware(teller));
+        }
+        false
+    }
+
+    /// See above; `teller` leads the catalog.
+    fn make_unaware(&self, teller: u64) {
+        let Some(deaf) = self.any_node(|number| self.zone_of(number) != self.zone_of(teller)) else { return };
+        // Nothing would move in a group that it leads.
+        let leads = |led: &Led| led.leader == deaf && led.group != GroupId::CATALOG;
+        for led in self.all_led().into_iter().filter(leads) {
+            if let Some(to) = led.others.iter().find(|to| **to != teller).or(led.others.first()) {
+                self.hand_over(&led, *to);
+            }
+        }
+        let deafness = self.both(teller, deaf);
+        let cut = self.begin_change(&deafness, Change::Cut);
+        let moving = move |d: &Director| {
+            let moving = d.move_known_to(teller).filter(|it| d.move_known_to(deaf) != Some(*it))?;
+            let led = d.leader_of(moving).filter(|led| led.leader != teller && led.others.contains(&deaf))?;
+            let ends = [moving.from.0, moving.to.0];
+            (!ends.contains(&deaf) && moving.from.0 != teller && led.leader != deaf).then_some(moving)
+        };
+        self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, move |d, found| {
+            let Some(moving) = found else { return d.end_change(cut, &deafness) };
+            let Move { group, from, to } = moving;
+            d.tell(format!("node {deaf} does not hear that group {} moves from node {from} to {to}", group.0));
+            let kept = d.both(teller, from.0);
+            let keeps = d.begin_change(&kept, Change::Cut);
+            let ended = move |d: &Director| (d.move_known_to(teller) != Some(moving)).then_some(());
+            d.once(MOVE_PATIENCE_MS, LOOK_MS, ended, move |d, found| {
+                if let Some(led) = d.leader_of(moving).filter(|led| found.is_some() && led.others.contains(&deaf)) {
+                    d.count(Kind::LeaderUnaware);
+                    d.hand_over(&led, deaf);
+                }
+                d.after(UNAWARE_MS, move |d| {
+                    d.end_change(keeps, &kept);
+                    d.after(UNAWARE_MS, move |d| d.end_change(cut, &deafness));
+                });
+            });
+        });
+    }
+
+    /// Whether a node's disk has something of the group, but for what its replica there has promised.
+    fn stores(&self, number: u64, group: GroupId) -> bool {
+        let dir = PathBuf::from(format!("/data/groups/{}", group.0));
+        self.world.machines()[&number].disk.files().iter().any(|file| file.starts_with(&dir))
+    }
+
+    /// A node has forgotten groups that were moved from it: it votes in none of them any more. Asked of a leader that a
+    /// majority follows.
+    pub(super) fn check_forgotten(&self, number: u64) {
+        let term = |number: u64, group| {
+            let replica = self.world.node(number)?.groups().replica(group)?;
+            Some(replica.status().replica.term)
+        };
+        for leader in self.alive() {
+            let groups = self.world.node(leader).map(|node| node.groups().all()).unwrap_or_default();
+            for replica in groups.into_iter().filter(|it| it.is_leader()) {
+                let (group, status) = (replica.id(), replica.status().replica);
+                let follow = status.voters.iter().filter(|voter| term(**voter, group) == Some(status.term)).count();
+                let newest = follow > status.voters.len() / 2;
+                if newest && status.voters.contains(&number) && !self.stores(number, group) {
+                    self.state().wrong.push(members::forgotten(number, group.0));
+                }
+            }
+        }
+    }
+}
