@@ -17,7 +17,7 @@ mod watchman;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ use crate::plan::{Plan, Stop};
 use crate::rng::Rng;
 use crate::story::{Story, Teller};
 use crate::world::{Crash, World};
+
+/// Where nodes keep their replicas, each in a directory of its group's number.
+const GROUPS_DIR: &str = "/data/groups";
 
 /// See the module's documentation. Clones are the same director.
 #[derive(Clone)]
@@ -365,11 +368,10 @@ impl Director {
             Kind::ReshardUnheard => self.hide_reshard(&fault),
             Kind::SuccessorUnheard => self.begin_replacing(None, Then::Unheard),
             Kind::SuccessorUnled => self.unlead_successor(),
-            // These are counted when it comes to that.
-            Kind::MoveStranded => self.strand_move(),
-            Kind::MoveUnheard => self.outdate_voter(),
-            Kind::ArrivalUnheard => self.unhear_arrival(),
-            Kind::LeaderUnaware => self.lead_unaware(),
+            Kind::MoveStranded | Kind::MoveUnheard | Kind::ArrivalUnheard | Kind::LeaderUnaware => {
+                self.wait_for_move(fault.kind);
+                false // counted when it comes to that
+            }
             Kind::BitMisread => self.misread(a, fault.amount),
         };
         if done {
@@ -420,7 +422,7 @@ impl Director {
         let victims = self.of_zone(self.plan.unlucky_zone);
         let Some(number) = self.state().rng.pick(&victims).copied() else { return false };
         self.flip_bit_of(number, |path, len| match name(path) {
-            _ if !path.starts_with("/data/groups") => None,
+            _ if !path.starts_with(GROUPS_DIR) => None,
             file if file.starts_with("checkpoint-") => Some(0..len),
             file if file.starts_with("segment-") => Some(0..self.settled(number, path, len)),
             _ => None,
@@ -457,7 +459,7 @@ impl Director {
     fn misread(&self, number: u64, amount: u64) -> bool {
         let disk = self.world.machines()[&number].disk.clone();
         let mut files = disk.files();
-        files.retain(|f| f.starts_with("/data/groups") && !name(f).ends_with(".tmp"));
+        files.retain(|f| f.starts_with(GROUPS_DIR) && !name(f).ends_with(".tmp"));
         if files.is_empty() {
             return false;
         }
@@ -589,6 +591,11 @@ impl Director {
 enum Step {
     Strike(Fault),
     Arm(usize),
+}
+
+/// Where a node keeps its replica of a group.
+fn dir_of(group: GroupId) -> PathBuf {
+    Path::new(GROUPS_DIR).join(group.0.to_string())
 }
 
 fn name(path: &Path) -> &str {

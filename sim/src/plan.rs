@@ -75,12 +75,6 @@ pub enum Profile {
     Only(Kind),
 }
 
-impl Profile {
-    fn is_swarm(self) -> bool {
-        matches!(self, Profile::Swarm | Profile::Only(_))
-    }
-}
-
 /// As it is given on the command line.
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,7 +116,7 @@ impl Plan {
             false => Ending::Healed,
         };
         let stops = match (ending, profile) {
-            (Ending::Healed, profile) if profile.is_swarm() && rng.chance(250) => match rng.chance(500) {
+            (Ending::Healed, Profile::Swarm | Profile::Only(_)) if rng.chance(250) => match rng.chance(500) {
                 true => Some(Stop::Node(rng.below(6) as u32)),
                 false => Some(Stop::Zone(rng.below(3) as usize)),
             },

@@ -90,10 +90,7 @@ pub fn run(options: Options) -> Report {
     let (seed, profile) = (options.seed, options.profile);
     let thread = std::thread::Builder::new().name("simulation".into()).stack_size(STACK);
     let executor = Executor::new(Rng::of(seed, "executor").u64());
-    let polls = {
-        let executor = executor.clone();
-        move || executor.fingerprint().1
-    };
+    let watched = executor.clone();
     let running = thread.spawn(move || run_here(options, executor)).expect("a thread can be started");
     let (mut waited, mut seen, mut still) = (Duration::ZERO, 0, Duration::ZERO);
     while !running.is_finished() {
@@ -101,9 +98,9 @@ pub fn run(options: Options) -> Report {
             // The thread can't be ended; it goes on until the program does.
             return Report::without_end(seed, Plan::draw(seed, profile));
         }
-        let now = polls();
-        if now != seen {
-            (seen, still) = (now, Duration::ZERO);
+        let (_, polls) = watched.fingerprint();
+        if polls != seen {
+            (seen, still) = (polls, Duration::ZERO);
         }
         let pause =
             if waited < Duration::from_millis(50) { Duration::from_micros(500) } else { Duration::from_millis(5) };

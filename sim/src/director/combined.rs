@@ -4,7 +4,6 @@
 //! Invariant: each is made of what the other faults do too, and stays within what the cluster promises to survive.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use braid_node::replication::CatalogHandle;
@@ -15,7 +14,7 @@ use braid_stream::placement::place_leaders;
 use super::links::Change;
 use super::triggers::Armed;
 use super::watchman::REPLACED_MAX;
-use super::{Director, Then, name};
+use super::{Director, Then, dir_of, name};
 use crate::fault::{Arming, Blast, Effect, Fault, Left, Trigger};
 use crate::plan::Ending;
 
@@ -56,6 +55,11 @@ impl Led {
     fn all(&self) -> impl Iterator<Item = u64> {
         self.others.iter().copied().chain([self.leader])
     }
+
+    /// Whether that node votes in it.
+    pub fn has(&self, number: u64) -> bool {
+        self.all().any(|voter| voter == number)
+    }
 }
 
 impl Director {
@@ -79,6 +83,11 @@ impl Director {
         led.retain(fits);
         let nth = self.state().rng.below(led.len().max(1) as u64) as usize;
         (!led.is_empty()).then(|| led.swap_remove(nth))
+    }
+
+    /// The catalog, if it has a leader now.
+    pub(super) fn catalog_led(&self) -> Option<Led> {
+        self.some_led(|led| led.group == GroupId::CATALOG)
     }
 
     /// The data group with the longest log.
@@ -117,12 +126,11 @@ impl Director {
         let victims: Vec<u64> = self.of_zone(self.plan.unlucky_zone).into_iter().filter(holds_data).collect();
         let Some(victim) = self.state().rng.pick(&victims).copied() else { return false };
         self.after(BACK_MS, move |d| {
-            let holds =
-                |led: &Led| led.group != GroupId::CATALOG && (led.leader == victim || led.others.contains(&victim));
+            let holds = |led: &Led| led.group != GroupId::CATALOG && led.has(victim);
             // Readers go on needing it where the leadership stays.
             let lasting = |led: &Led| holds(led) && d.belongs_to(led.group, victim);
             let Some(led) = d.some_led(lasting).or_else(|| d.some_led(holds)) else { return };
-            let dir = PathBuf::from(format!("/data/groups/{}", led.group.0));
+            let dir = dir_of(led.group);
             for _ in 0..4 {
                 d.flip_bit_of(victim, |path, len| {
                     let segment = path.parent() == Some(&dir) && name(path).starts_with("segment-");
@@ -228,10 +236,11 @@ impl Director {
     /// A voter of the catalog is lost and replaced, and the new one leads the catalog before a node that is away, and
     /// is no voter, has heard of it.
     pub(super) fn replace_voter_unheard(&self) -> bool {
-        let Some(led) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
-        let votes = |number: u64| number == led.leader || led.others.contains(&number);
-        let Some(old) = self.any_node(|n| votes(n) && self.zone_of(n) == self.plan.unlucky_zone) else { return false };
-        let Some(away) = self.any_node(|n| !votes(n)) else { return false };
+        let Some(led) = self.catalog_led() else { return false };
+        let Some(old) = self.any_node(|n| led.has(n) && self.zone_of(n) == self.plan.unlucky_zone) else {
+            return false;
+        };
+        let Some(away) = self.any_node(|n| !led.has(n)) else { return false };
         if self.state().replaced >= REPLACED_MAX || !self.begin_replacing(Some(old), Then::Leads) {
             return false;
         }
@@ -249,7 +258,7 @@ impl Director {
                 self.begin_replacing(Some(new), Then::Nothing);
             }
             Then::Leads => self.after(1_000, move |d| {
-                if let Some(led) = d.some_led(|led| led.group == GroupId::CATALOG) {
+                if let Some(led) = d.catalog_led() {
                     d.hand_over(&led, new);
                 }
             }),
@@ -259,10 +268,10 @@ impl Director {
     /// A node is lost and replaced while the two that are left of a group's voters are down until all is mended: of that
     /// group the new one alone answers then, and knows nothing. The catalog has its majority elsewhere.
     pub(super) fn unlead_successor(&self) -> bool {
-        let Some(catalog) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
+        let Some(catalog) = self.catalog_led() else { return false };
         let serves = |led: &Led| {
-            let left = catalog.all().filter(|voter| !led.all().any(|it| it == *voter)).count();
-            left > catalog.others.len().div_ceil(2) && led.all().all(|voter| voter != catalog.leader)
+            let left = catalog.all().filter(|voter| !led.has(*voter)).count();
+            left > catalog.others.len().div_ceil(2) && !led.has(catalog.leader)
         };
         let unlucky = |led: &Led| led.all().find(|voter| self.zone_of(*voter) == self.plan.unlucky_zone);
         let Some(led) = self.some_led(|led| serves(led) && unlucky(led).is_some()) else { return false };
@@ -287,7 +296,7 @@ impl Director {
     /// The catalog's leader stalls after a shard was sealed and before its children are open. Another one goes on; by the
     /// time the first one does, those may be forgotten.
     pub(super) fn stall_controller(&self, fault: &Fault) -> bool {
-        let Some(led) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
+        let Some(led) = self.catalog_led() else { return false };
         let trigger = Trigger::Mark { name: braid_probe::Mark::ParentsSealed.name().into(), skip: 0 };
         let for_ms = STALLED_MS.start + fault.amount % (STALLED_MS.end - STALLED_MS.start);
         self.arm(led.leader, trigger, Effect::Paused, fault.survive, for_ms);
@@ -322,7 +331,7 @@ impl Director {
     /// A node, often the catalog's leader, is cut off from all others, and not from clients, until `is_news` what some
     /// other node's catalog has and its own has not, and for `late_ms` after that.
     fn hide(&self, fault: &Fault, late_ms: u64, is_news: impl Fn(&Catalog, &Catalog) -> bool + Send + 'static) -> bool {
-        let leads = self.some_led(|led| led.group == GroupId::CATALOG).map(|led| led.leader);
+        let leads = self.catalog_led().map(|led| led.leader);
         let Some(deaf) = leads.filter(|_| fault.amount.is_multiple_of(3)).or_else(|| self.any_node(|_| true)) else {
             return false;
         };

@@ -2,14 +2,12 @@
 //!
 //! Invariant: each is counted when it comes to what it is for, since nothing may move.
 
-use std::path::PathBuf;
-
 use braid_stream::ids::GroupId;
 use braid_stream::moves::Move;
 
-use super::Director;
 use super::combined::{LOOK_MS, Led, RACE_LOOK_MS};
 use super::links::Change;
+use super::{Director, dir_of};
 use crate::checkers::members;
 use crate::fault::{Effect, Kind, Left};
 
@@ -38,9 +36,20 @@ impl Director {
         self.some_led(|led| led.group == it.group && led.leader != it.from.0 && led.leader != it.to.0)
     }
 
+    /// Does what these kinds do once a replica moves.
+    pub(super) fn wait_for_move(&self, kind: Kind) {
+        match kind {
+            Kind::MoveStranded => self.strand_move(),
+            Kind::MoveUnheard => self.outdate_voter(),
+            Kind::ArrivalUnheard => self.unhear_arrival(),
+            Kind::LeaderUnaware => self.lead_unaware(),
+            other => unreachable!("{} does not wait for a move", other.name()),
+        }
+    }
+
     /// While a replica is on its way, the node that it leaves is restarted, the one that it goes to is not heard, and
     /// a node of the zone that will be gone for ever is down already.
-    pub(super) fn strand_move(&self) -> bool {
+    fn strand_move(&self) {
         let moving = |d: &Director| {
             let moving = d.alive().into_iter().find_map(|number| d.move_known_to(number));
             let safe = |number: u64| !d.is_doomed(number) && d.alive().contains(&number);
@@ -55,13 +64,12 @@ impl Director {
             let doomed: Vec<u64> = d.alive().into_iter().filter(|number| d.is_doomed(*number)).collect();
             d.take_down(&doomed, Effect::Killed, Left::Everything, d.plan.duration_ms);
         });
-        false
     }
 
     /// While a replica is on its way, another voter of its group hears nobody. As soon as the node that it left has
     /// forgotten it, that one loses power, and with it, perhaps, that it knew of the move's end; then these two are
     /// apart from all others: of the group's former three, they are the majority.
-    pub(super) fn outdate_voter(&self) -> bool {
+    fn outdate_voter(&self) {
         let moving = |d: &Director| {
             let moving = d.alive().into_iter().find_map(|number| d.move_known_to(number))?;
             let led = d.leader_of(moving)?;
@@ -88,15 +96,12 @@ impl Director {
                 d.take_down(&[from.0], Effect::PowerLost, Left::Nothing, 10);
             });
         });
-        false
     }
 
     /// A node that a replica comes to hears nothing of the catalog's leader from when it has opened it. As it votes, it
     /// loses power, and with it, perhaps, that it knew of the move; and it still hears nothing.
-    pub(super) fn unhear_arrival(&self) -> bool {
-        let Some(teller) = self.some_led(|led| led.group == GroupId::CATALOG).map(|led| led.leader) else {
-            return false;
-        };
+    fn unhear_arrival(&self) {
+        let Some(teller) = self.catalog_led().map(|led| led.leader) else { return };
         let coming = move |d: &Director| {
             let coming = d.move_known_to(teller).filter(|it| it.to.0 != teller)?;
             d.world.node(coming.to.0)?.groups().replica(coming.group)?;
@@ -106,9 +111,7 @@ impl Director {
             let Some(Move { group, to, .. }) = found else { return };
             let deafness = d.both(teller, to.0);
             let cut = d.begin_change(&deafness, Change::Cut);
-            let votes = move |d: &Director| {
-                d.some_led(|led| led.group == group && (led.leader == to.0 || led.others.contains(&to.0))).map(drop)
-            };
+            let votes = move |d: &Director| d.some_led(|led| led.group == group && led.has(to.0)).map(drop);
             d.once(MOVE_PATIENCE_MS, RACE_LOOK_MS, votes, move |d, found| {
                 if found.is_some() && d.alive().contains(&to.0) {
                     d.tell(format!("node {} has come to vote in group {}, and does not hear of it", to.0, group.0));
@@ -118,13 +121,12 @@ impl Director {
                 d.after(UNAWARE_MS * 2, move |d| d.end_change(cut, &deafness));
             });
         });
-        false
     }
 
     /// A node hears nothing of the catalog's leader while a replica of a group in which it votes moves; nor does the
     /// one that the replica leaves, so that it keeps it. Then that node leads the group, and the other one hears again.
-    pub(super) fn lead_unaware(&self) -> bool {
-        let Some(catalog) = self.some_led(|led| led.group == GroupId::CATALOG) else { return false };
+    fn lead_unaware(&self) {
+        let Some(catalog) = self.catalog_led() else { return };
         // Of a zone with several nodes: else it votes in every group, and a voter that hears it not follows nobody.
         let roomy = |number: &u64| self.of_zone(self.zone_of(*number)).len() > 1;
         if roomy(&catalog.leader) {
@@ -133,7 +135,6 @@ impl Director {
             self.hand_over(&catalog, teller);
             self.after(HAND_OVER_MS, move |d| d.make_unaware(teller));
         }
-        false
     }
 
     /// See above; `teller` leads the catalog.
@@ -150,9 +151,9 @@ impl Director {
         let cut = self.begin_change(&deafness, Change::Cut);
         let moving = move |d: &Director| {
             let moving = d.move_known_to(teller).filter(|it| d.move_known_to(deaf) != Some(*it))?;
-            let led = d.leader_of(moving).filter(|led| led.leader != teller && led.others.contains(&deaf))?;
+            d.leader_of(moving).filter(|led| led.leader != teller && led.others.contains(&deaf))?;
             let ends = [moving.from.0, moving.to.0];
-            (!ends.contains(&deaf) && moving.from.0 != teller && led.leader != deaf).then_some(moving)
+            (!ends.contains(&deaf) && moving.from.0 != teller).then_some(moving)
         };
         self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, move |d, found| {
             let Some(moving) = found else { return d.end_change(cut, &deafness) };
@@ -176,7 +177,7 @@ impl Director {
 
     /// Whether a node's disk has something of the group, but for what its replica there has promised.
     fn stores(&self, number: u64, group: GroupId) -> bool {
-        let dir = PathBuf::from(format!("/data/groups/{}", group.0));
+        let dir = dir_of(group);
         self.world.machines()[&number].disk.files().iter().any(|file| file.starts_with(&dir))
     }
 

@@ -45,6 +45,11 @@ impl Change {
         }
     }
 
+    /// Whether it is in one of these directories.
+    fn is_in(&self, dirs: &BTreeSet<Ino>) -> bool {
+        self.dirs().iter().any(|dir| dirs.contains(dir))
+    }
+
     fn ino(&self) -> Ino {
         match self {
             Change::Link(_, ino) | Change::Unlink(_, ino) | Change::Rename(_, _, ino) => *ino,
@@ -162,9 +167,8 @@ impl Names {
         loop {
             let before = together.len();
             for (_, change) in self.unsynced.iter().take_while(|(at, _)| *at < mark) {
-                let dirs = change.dirs();
-                if dirs.iter().any(|d| together.contains(d)) {
-                    together.extend(dirs);
+                if change.is_in(&together) {
+                    together.extend(change.dirs());
                 }
             }
             if together.len() == before {
@@ -250,14 +254,14 @@ impl Names {
                 todo.extend(inner.copied().filter(|inner| reached.insert(*inner)));
             }
             for (_, change) in &self.unsynced {
-                if change.dirs().iter().any(|dir| reached.contains(dir)) {
+                if change.is_in(&reached) {
                     let [from, to] = change.dirs();
                     todo.extend([from, to, change.ino()].into_iter().filter(|ino| reached.insert(*ino)));
                 }
             }
         }
         self.dirs.retain(|ino, _| reached.contains(ino));
-        self.unsynced.retain(|(_, change)| change.dirs().iter().any(|dir| reached.contains(dir)));
+        self.unsynced.retain(|(_, change)| change.is_in(&reached));
         reached
     }
 
