@@ -12,6 +12,7 @@
 
 mod digest;
 mod shard;
+mod sorted;
 pub mod story;
 
 use std::collections::BTreeSet;
@@ -22,10 +23,10 @@ pub use braid_proto::v1::ErrorReason as Reason;
 pub use braid_stream::{HashKey, HashRange, IteratorKind, SequenceNumber};
 
 pub use crate::payload::{Corrupt, Payload};
-pub use digest::{
+pub use shard::{Ack, ShardKey, ShardView};
+pub use sorted::{
     AdminOp, Appearance, Attempt, Denial, FinalPass, History, Life, PageRead, Place, Put, Read, ReadKind, Value,
 };
-pub use shard::{Ack, ShardKey, ShardView};
 
 /// Virtual nanoseconds since the run began.
 pub type Ns = u64;
