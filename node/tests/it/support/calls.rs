@@ -39,11 +39,20 @@ pub async fn settle(client: &mut Client, name: &str) -> v1::StreamDescription {
     }
 }
 
-/// As [`settle`], at so many open shards: the node that is asked may not have heard yet of a change that was made through another.
-pub async fn settle_at(client: &mut Client, name: &str, open_shards: u32) {
+/// As [`settle`], with what is to be seen of a change: the node that is asked may not have heard of it yet from the
+/// catalog's leader, which made it.
+pub async fn settle_as(
+    client: &mut Client,
+    name: &str,
+    changed: impl Fn(&v1::StreamDescription) -> bool,
+) -> v1::StreamDescription {
     let start = Instant::now();
-    while settle(client, name).await.open_shard_count != open_shards {
-        assert!(start.elapsed() < BOUND, "{name} does not have {open_shards} open shards");
+    loop {
+        let found = settle(client, name).await;
+        if changed(&found) {
+            return found;
+        }
+        assert!(start.elapsed() < BOUND, "not seen of {name}: {found:?}");
         braid_env::time::sleep(Duration::from_millis(20)).await;
     }
 }
