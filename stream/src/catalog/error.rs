@@ -126,8 +126,8 @@ pub enum NodeError {
         node: NodeId,
         by: NodeId,
     },
-    /// A replacement must be a node without replicas.
-    HasReplicas {
+    /// A replacement must be another node.
+    Itself {
         node: NodeId,
     },
     /// It left the cluster for good.
@@ -169,8 +169,8 @@ impl fmt::Display for NodeError {
             NodeError::AlreadyReplaced { node, by } => {
                 write!(f, "node {node} was replaced by node {by} and is gone for good")
             }
-            NodeError::HasReplicas { node } => {
-                write!(f, "node {node} holds replicas already; a replacement is a new node without any")
+            NodeError::Itself { node } => {
+                write!(f, "node {node} can't take its own place: a replacement is another node")
             }
             NodeError::Removed { node } => {
                 write!(f, "node {node} was removed from the cluster for good; a new node takes a new id")

@@ -132,7 +132,8 @@ fn a_replacement_takes_over_every_replica_and_the_old_node_gets_none_again() {
     let wrong_zone = NodeError::Zone { node: NodeId(5), known: zone("c"), given: zone("b") };
     assert_eq!(catalog.apply(&replace_node(2, 5)), refused(wrong_zone));
     assert_eq!(catalog.apply(&replace_node(2, 9)), refused(NodeError::Unknown { node: NodeId(9) }));
-    assert_eq!(catalog.apply(&replace_node(2, 2)), refused(NodeError::HasReplicas { node: NodeId(2) }));
+    let itself = NodeError::Itself { node: NodeId(2) };
+    assert_eq!(catalog.apply(&replace_node(2, 2)), refused(itself));
     let done = Ok(CatalogReply::NodeReplaced { from: NodeId(2), to: NodeId(4) });
     assert_eq!(catalog.apply(&replace_node(2, 4)), done);
     assert_eq!(catalog.apply(&replace_node(2, 4)), done, "repeating it changes nothing");

@@ -166,6 +166,31 @@ fn a_move_is_over_when_the_node_it_leaves_replaces_the_one_it_goes_to() {
     assert!(!catalog.has_left(vote.from, GroupId::CATALOG));
 }
 
+/// Simulator: replicas were evened out onto the new node before it was named, and the lost one could not be replaced.
+#[test]
+fn a_successor_may_have_replicas_of_other_groups() {
+    let mut catalog = catalog(4, 6);
+    even(&mut catalog);
+    assert!(carry_out(&mut catalog) > 0);
+    let (lost, new) = (NodeId(1), NodeId(4));
+    let (had, has) = (catalog.groups_on(lost), catalog.groups_on(new));
+    assert!(!had.is_empty() && !has.is_empty());
+    apply(&mut catalog, CatalogCommand::ReplaceNode(ReplaceNode { from: lost, to: new })).unwrap();
+    assert_eq!(catalog.groups_on(new), &had | &has);
+    assert_eq!(catalog.groups_on(lost), BTreeSet::new());
+}
+
+#[test]
+fn a_replica_on_its_way_from_a_lost_node_to_its_successor_goes_on() {
+    let mut catalog = catalog(4, 1);
+    stand(&mut catalog, 1, Some(Standing::Draining)).unwrap();
+    let vote = catalog.next_move().unwrap().unwrap();
+    apply(&mut catalog, CatalogCommand::BeginMove(vote)).unwrap();
+    apply(&mut catalog, CatalogCommand::ReplaceNode(ReplaceNode { from: vote.from, to: vote.to })).unwrap();
+    assert_eq!(catalog.moving(), Some(vote));
+    assert_eq!(catalog.groups_on(vote.to), (0..=1).map(GroupId).collect());
+}
+
 proptest! {
     #[test]
     fn drains_and_rebalancings_come_to_an_end(
