@@ -194,6 +194,8 @@ bugs! {
     // Reading, the API, routing, the client.
     ReadsOnBelief "reads-on-belief" Read "a leader reads without making sure that it still leads",
         "reads at a deposed leader that is cut off";
+    AnswerCountsForLater "answer-counts-for-later" Read "the lease is over when openraft says so, which takes one request's answer for a later one's",
+        "a leader that is stopped for seconds with an answer in its buffers, and is asked as it wakes";
     ReadBeforeCatchUp "read-before-catch-up" Read "a leader makes sure that it leads and does not wait until it has applied",
         "reads just after a leader change, under load";
     IndexMarkIgnored "index-mark-ignored" Read "at restart the record index counts as complete",

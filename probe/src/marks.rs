@@ -111,6 +111,7 @@ marks! {
     VotersHaveTheLog "raft.voters_have_the_log" Always "who is to vote has the log up to where it was named";
     VotersChanged "raft.voters_changed" Reachable "a group has other voters";
     LeaseNotEnough "raft.lease_not_enough" Reachable "a read found no valid lease";
+    LeaseMistaken "raft.lease_mistaken" Reachable "openraft took a lease for valid that no majority's answers bear out";
     PeerRefused "raft.peer_refused" Reachable "a message's identity was refused";
     CheckpointTaken "raft.checkpoint_taken" Reachable "the state before a segment is encoded, nothing of it is written";
     StartedFromCheckpoint "raft.started_from_checkpoint" Reachable "a replica begins with a checkpoint's state";

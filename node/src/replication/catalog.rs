@@ -13,7 +13,8 @@ use braid_stream::catalog_command::CatalogCommand;
 use braid_stream::ids::{GroupId, NodeId};
 use bytes::Bytes;
 
-use super::group::{GroupReplica, ProposeError, linearizable};
+use super::group::{GroupReplica, ProposeError};
+use super::lease::linearizable;
 use super::raft::Reply;
 use super::replica::State;
 use crate::peer::Lane;

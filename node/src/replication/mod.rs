@@ -16,6 +16,8 @@
 mod catalog;
 mod group;
 mod groups;
+mod leadership;
+mod lease;
 mod log_store;
 mod machine;
 mod membership;
@@ -32,8 +34,9 @@ pub(crate) mod wire;
 use bytes::Bytes;
 
 pub use catalog::CatalogHandle;
-pub use group::{GroupHandle, GroupReplica, GroupStatus, ProposeError, ReplicaStatus, Transfer};
+pub use group::{GroupHandle, GroupReplica, GroupStatus, ProposeError, ReplicaStatus};
 pub use groups::Groups;
+pub use leadership::Transfer;
 pub use open::{GroupOptions, OpenError, open_group};
 pub use promise::Promise;
 pub use proposer::AppendOutcome;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use braid_env::time;
+use braid_env::time::{self, Instant};
 use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use braid_proto::peer::peer_client::PeerClient;
 use braid_proto::peer::{Kind, SnapshotChunk};
@@ -23,6 +23,7 @@ use openraft::raft::{
 };
 use openraft::{AnyError, OptionalSend, RPCTypes};
 
+use super::lease::Answered;
 use super::raft::{CommittedLeaderId, Member, TypeConfig, Vote};
 use super::wire;
 use crate::peer::{Lane, LinkError, Links, dial};
@@ -47,16 +48,17 @@ type RaftSnapshot = openraft::Snapshot<CommittedLeaderId, u64, Member, Bytes>;
 pub struct Network {
     links: Arc<Links>,
     group: u32,
+    answered: Arc<Answered>,
 }
 
 impl Network {
-    /// The network of `group`'s replica on this node.
-    pub fn new(links: Arc<Links>, group: u32) -> Network {
-        Network { links, group }
+    /// The network of `group`'s replica on this node, which notes in `answered` what followers have answered.
+    pub fn new(links: Arc<Links>, group: u32, answered: Arc<Answered>) -> Network {
+        Network { links, group, answered }
     }
 
     fn client(&self, target: u64, lane: Lane) -> Client {
-        Client { links: self.links.clone(), group: self.group, target, lane }
+        Client { links: self.links.clone(), group: self.group, answered: self.answered.clone(), target, lane }
     }
 }
 
@@ -76,6 +78,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub struct Client {
     links: Arc<Links>,
     group: u32,
+    answered: Arc<Answered>,
     target: u64,
     lane: Lane,
 }
@@ -95,6 +98,20 @@ impl Client {
                 timeout: APPEND_DEADLINE,
             }),
         }
+    }
+
+    /// The answer to an append of a leader of `term`, which was not sent before `sent`.
+    fn append_answer(
+        &self,
+        body: &Bytes,
+        term: u64,
+        sent: Instant,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let response = wire::decode_append_reply(body).map_err(Self::garbled)?;
+        if matches!(response, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) {
+            self.answered.note(self.target, term, sent);
+        }
+        Ok(response)
     }
 
     fn garbled(e: wire::WireError) -> RPCError<TypeConfig> {
@@ -125,6 +142,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = if rpc.entries.is_empty() { option.soft_ttl() } else { APPEND_DEADLINE };
+        let (term, sent) = (rpc.vote.leader_id.term, Instant::now());
         let (body, entries) = wire::encode_append(&rpc);
         let lane = self.lane;
         let answer = async {
@@ -133,7 +151,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         };
         let answer = time::timeout(deadline, answer).await.unwrap_or(Err(LinkError::Timeout));
         let body = answer.map_err(|e| self.error(RPCTypes::AppendEntries, e))?;
-        wire::decode_append_reply(&body).map_err(Self::garbled)
+        self.append_answer(&body, term, sent)
     }
 
     fn stream_append<'s, S>(
@@ -267,6 +285,7 @@ where
         let client = self.client;
         let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map(|e| e.log_id()).or(prev);
+        let (term, began) = (rpc.vote.leader_id.term, Instant::now());
         let (body, entries) = wire::encode_append(&rpc);
         let sent = client.links.send(client.target, client.lane, client.group, Kind::Append, body, entries).await;
         self.in_flight.push_back(Box::pin(async move {
@@ -279,7 +298,7 @@ where
                 return Ok((AppendEntriesResponse::Success.into_stream_result(prev, last), true));
             }
             let body = answer.map_err(|e| client.error(RPCTypes::AppendEntries, e))?;
-            let response = wire::decode_append_reply(&body).map_err(Client::garbled)?;
+            let response = client.append_answer(&body, term, began)?;
             sometimes!(matches!(response, AppendEntriesResponse::Conflict), Mark::AppendConflict);
             let whole = !matches!(&response, AppendEntriesResponse::PartialSuccess(to) if *to != last);
             Ok((response.into_stream_result(prev, last), whole))

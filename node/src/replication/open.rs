@@ -28,6 +28,7 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::RaftHandle;
 use super::group::GroupReplica;
+use super::lease::Answered;
 use super::log_store::LogStore;
 use super::machine::{Machine, TrimTarget};
 use super::network::Network;
@@ -155,7 +156,8 @@ pub async fn open_group(group: GroupId, options: &GroupOptions) -> Result<Arc<Gr
         Arc::new(Replica::new(group, dir, log.clone(), options.index.clone(), state, last.map_or(0, |id| id.index)));
     let trim = TrimTarget::default();
     let machine = Machine::new(replica.clone(), last.map(from_log_id), membership, trim.clone());
-    let network = Network::new(options.links.clone(), group.0);
+    let answered = Arc::new(Answered::default());
+    let network = Network::new(options.links.clone(), group.0, answered.clone());
     let config = Arc::new(raft_config(group, options)?);
     let store = LogStore::new(log.clone(), identity.node);
     let raft = RaftHandle::new(identity.node, config, network, store, machine)
@@ -174,7 +176,7 @@ pub async fn open_group(group: GroupId, options: &GroupOptions) -> Result<Arc<Gr
         }
         electing.runtime_config().elect(true);
     });
-    Ok(GroupReplica::start(replica, raft, trim, floor, options))
+    Ok(GroupReplica::start(replica, raft, trim, answered, floor, options))
 }
 
 /// See the table above. The flag says whether the index is complete up to the state.
