@@ -89,18 +89,13 @@ impl Kind {
         Kind::SuccessorLost,
         Kind::SuccessorLeads,
         Kind::StreamUnheard,
+        Kind::ControllerStalls,
         Kind::ReshardUnheard,
         Kind::MoveUnheard,
         Kind::ArrivalUnheard,
         Kind::LeaderUnaware,
+        Kind::SuccessorUnheard,
     ];
-
-    /// Those that no run draws, since what they find is not mended yet; `--profile` with their names runs them.
-    ///
-    /// - A catalog's leader that stalls reads by a lease that is over (seed 2048): openraft takes an answer for one to the
-    ///   newest request that it may belong to, even to one that was made after it came.
-    /// - A successor that is not heard: not looked at yet.
-    pub const WITHHELD: &'static [Kind] = &[Kind::ControllerStalls, Kind::SuccessorUnheard];
 
     /// Whether a cluster of so many nodes can come there.
     pub fn fits(self, nodes: u32) -> bool {

@@ -315,6 +315,8 @@ pub struct Failed {
     /// Certainly nothing was done, now or later.
     pub refused: bool,
     pub reason: Reason,
+    /// The shard that a consumer of the client library could not go on with.
+    pub shard: Option<Arc<str>>,
     pub why: String,
 }
 

@@ -187,8 +187,7 @@ impl Plan {
             Profile::Swarm => *rng.pick(&[100, 250, 500, 1000]).expect("not empty"),
             _ => 1000,
         };
-        let drawn = Kind::ALL.iter().copied().filter(|kind| !Kind::WITHHELD.contains(kind));
-        let kinds: Vec<Kind> = drawn.filter(|_| rng.chance(share)).collect();
+        let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|_| rng.chance(share)).collect();
         if !kinds.is_empty() {
             let every_ms = match profile {
                 Profile::Swarm => rng.skewed(400..=8_000),
@@ -209,6 +208,7 @@ impl Plan {
             // What strikes last is there when everything has to work again: not all of it is mended then.
             let last = match dies && rng.chance(700) {
                 true if Kind::MoveStranded.fits(nodes) && rng.chance(400) => Kind::MoveStranded,
+                true if Kind::SuccessorUnheard.fits(nodes) && rng.chance(300) => Kind::SuccessorUnheard,
                 true => Kind::OfferStalls,
                 false if self.stops.is_some() && Kind::SuccessorUnled.fits(nodes) => Kind::SuccessorUnled,
                 false if Kind::SuccessorLeads.fits(nodes) && rng.chance(400) => Kind::SuccessorLeads,
@@ -219,6 +219,7 @@ impl Plan {
                 Kind::SuccessorUnled => rng.within(6_000..=10_000),
                 Kind::LeaderDamaged => rng.within(4_000..=6_000),
                 Kind::MoveStranded => rng.within(2_000..=8_000),
+                Kind::SuccessorUnheard => rng.within(3_000..=7_000),
                 // To its own end, or cut short.
                 Kind::OfferStalls if rng.chance(500) => rng.within(2_800..=4_500),
                 _ => rng.within(700..=1_500),

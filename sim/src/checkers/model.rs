@@ -450,7 +450,7 @@ impl Model {
 
     fn fail(&mut self, nth: usize, reason: Reason) {
         let (op, ..) = self.readers[nth].page.take().expect("it was asked for");
-        let failed = Failed { refused: reason == Reason::Throttled, reason, why: "x".into() };
+        let failed = Failed { refused: reason == Reason::Throttled, reason, shard: None, why: "x".into() };
         self.recorder.returned(op, Returned::Failed(failed));
     }
 
@@ -486,7 +486,7 @@ impl Model {
         let why = "no such stream".into();
         let returned = match self.streams[stream].alive {
             true => Returned::Admin(AdminDone::Stream(self.facts(stream))),
-            false => Returned::Failed(Failed { refused: true, reason: Reason::StreamNotFound, why }),
+            false => Returned::Failed(Failed { refused: true, reason: Reason::StreamNotFound, shard: None, why }),
         };
         self.recorder.returned(op, returned);
     }
@@ -507,8 +507,8 @@ impl Model {
                     self.streams[last].alive = false;
                     self.streams[last].life += 1;
                 }
-                let refused = Failed { refused: true, reason: Reason::NoLeader, why: "x".into() };
-                let unknown = Failed { refused: false, reason: Reason::Unspecified, why: "x".into() };
+                let refused = Failed { refused: true, reason: Reason::NoLeader, shard: None, why: "x".into() };
+                let unknown = Failed { refused: false, reason: Reason::Unspecified, shard: None, why: "x".into() };
                 self.recorder.returned(
                     op,
                     match (known, done) {

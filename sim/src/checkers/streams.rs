@@ -96,17 +96,21 @@ fn unknown(history: &History, denial: &Denial) -> Option<Violation> {
     })?;
     let because = match (failed.reason, shard) {
         (Reason::ShardNotFound, Some(shard)) if !was_created_with(create, shard) => {
-            // A node that is behind lists an earlier stream of that name, which may have had more (seed 100000803).
+            // A node that is behind lists an earlier stream of that name, which may have had more (seeds 100000803 and,
+            // of a consumer, 900205).
             if history.creations(stream).any(|it| it.invoked < create.invoked) {
                 return None;
             }
             let mut since = history.listings().filter(|(op, of, _)| *of == stream && create.done_by() < op.invoked);
-            let (told, _, _) = since.find(|(op, _, listing)| {
-                op.done_by() < *invoked && listing.shards.iter().any(|it| it.name == *shard)
-            })?;
-            format!("{}: {} was listed by {}", told.op, shard, told.done_by())
+            let told = since
+                .find(|(op, _, listing)| op.done_by() < *invoked && listing.shards.iter().any(|it| it.name == *shard));
+            match told {
+                Some((told, _, _)) => format!("{}: {} was listed by {}", told.op, shard, told.done_by()),
+                // A consumer reads what it was told of after it began.
+                None if failed.shard.is_some() => tell(create),
+                None => return None,
+            }
         }
-        // A consumer reads what it was told of after it began.
         _ => tell(create),
     };
     let what = format!("stream {stream} was created, and {op} was told that it, or a shard of it, is not there");

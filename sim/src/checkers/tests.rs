@@ -880,7 +880,7 @@ fn a_stream_that_was_created_is_never_unknown() {
             script.delete("s");
         }
         let why = "there is no stream s".to_owned();
-        let unknown = Failed { refused: true, reason: Reason::StreamNotFound, why };
+        let unknown = Failed { refused: true, reason: Reason::StreamNotFound, shard: None, why };
         script.admin(Admin::Describe { stream: script.stream.clone() }, Returned::Failed(unknown));
         only(names, script.verdict());
     }
@@ -889,7 +889,7 @@ fn a_stream_that_was_created_is_never_unknown() {
 /// Seen on real nodes: a consumer ended with "no such shard" at a node whose catalog was behind.
 #[test]
 fn a_shard_that_was_listed_is_never_unknown() {
-    let denied = |reason| Returned::Failed(Failed { refused: true, reason, why: "not there".to_owned() });
+    let denied = |reason| Returned::Failed(Failed { refused: true, reason, shard: None, why: "not there".to_owned() });
     // What was not listed may well be unknown, unless the stream was created with it; so may a shard of a stream that was
     // deleted, or that was listed of an earlier one by a node that was behind (seed 100000803).
     for (shard, listed, deleted, reborn, names) in [
@@ -919,6 +919,21 @@ fn a_shard_that_was_listed_is_never_unknown() {
         script.recorder.returned(op, denied(Reason::ShardNotFound));
         // Other checkers find that list odd.
         only(names, script.verdict().into_iter().filter(|it| it.checker == "streams").collect());
+    }
+    // A consumer was told by the library, unless that may have been of an earlier stream (seed 900205).
+    for (reborn, shard, names) in [(false, 7, &["streams"] as &[&str]), (true, 7, &[]), (true, 0, &["streams"])] {
+        let script = Script::new(1);
+        if reborn {
+            script.delete("s");
+            script.create("s", 1, 0);
+        }
+        let kind = IteratorKind::TrimHorizon;
+        let op =
+            script.recorder.invoke(ClientId(4), Via::Library, Call::Consume { stream: script.stream.clone(), kind });
+        let shard = Some(script.recorder.intern(&shard_name(shard)));
+        let failed = Failed { refused: true, reason: Reason::ShardNotFound, shard, why: "not there".to_owned() };
+        script.recorder.returned(op, Returned::Failed(failed));
+        only(names, script.verdict());
     }
     // An iterator of an earlier stream of that name (seed 90000114).
     for (reborn, names) in [(false, &["streams"] as &[&str]), (true, &[])] {
@@ -969,7 +984,7 @@ fn a_deleted_streams_records_may_go_and_a_new_ones_are_others() {
 #[test]
 fn nonsense_and_faults_of_ours_are_seen() {
     let script = Script::new(1);
-    let failed = |reason| Returned::Failed(Failed { refused: true, reason, why: "x".into() });
+    let failed = |reason| Returned::Failed(Failed { refused: true, reason, shard: None, why: "x".into() });
     script.admin(Admin::ListStreams, failed(Reason::NoLeader));
     only(&[], script.verdict());
     for reason in [Reason::Internal, Reason::Damaged] {

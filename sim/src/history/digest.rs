@@ -244,7 +244,8 @@ impl Digest {
                     _ => None,
                 });
                 let Some(reason) = denied else { return };
-                Failed { refused: true, reason, why: format!("a record was refused ({})", reason.as_str_name()) }
+                let why = format!("a record was refused ({})", reason.as_str_name());
+                Failed { refused: true, reason, shard: None, why }
             }
             _ => return,
         };
@@ -255,7 +256,7 @@ impl Digest {
                 let read = &self.history.reads[*read];
                 (read.stream.clone(), Some(read.shard.clone()), read.invoked)
             }
-            Pending::Consumer { stream, invoked, .. } => (stream.clone(), None, *invoked),
+            Pending::Consumer { stream, invoked, .. } => (stream.clone(), failed.shard.clone(), *invoked),
             Pending::Admin(admin) => {
                 let op = &self.history.admin[*admin];
                 match &op.call {

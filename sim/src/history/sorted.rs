@@ -140,7 +140,7 @@ pub struct AdminOp {
 pub struct Denial {
     pub op: OpId,
     pub stream: Arc<str>,
-    /// The shard that was named, where one was.
+    /// The shard that was named, where one was; a consumer of the client library names what it was told of.
     pub shard: Option<Arc<str>>,
     /// The call, or for GetRecords its iterator's.
     pub invoked: At,

@@ -188,6 +188,12 @@ async fn churn_stream(actor: &mut Actor, nth: u32) {
 
 async fn doom_stream(actor: &mut Actor, spec: &StreamSpec) {
     let stream = actor.scene.recorder.intern(&spec.name);
+    if actor.dice.percent(40) {
+        // Deleted with shards that are still to be split.
+        let call = Admin::Scale { stream: stream.clone(), shards: spec.shards * 2, halves: false };
+        let node = actor.node();
+        let _ = actor.calls.admin(node, call).await;
+    }
     if delete(actor, &stream).await {
         if actor.dice.percent(50) {
             actor.rest(Duration::from_secs(5)).await;

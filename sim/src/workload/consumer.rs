@@ -39,12 +39,13 @@ async fn consume(actor: &mut Actor, spec: &ConsumerSpec, client: Client) {
     let recorder = actor.scene.recorder.clone();
     let op = recorder.invoke(actor.calls.client, Via::Library, Call::Consume { stream: stream.clone(), kind });
     let failed = |error: ConsumerError| {
-        let reason = match &error {
-            ConsumerError::Shard { reason, .. } => Some(*reason),
-            _ => None,
-        };
-        let (refused, reason) = (reason.is_some(), reason.unwrap_or(Reason::Unspecified));
-        Returned::Failed(Failed { refused, reason, why: error.to_string() })
+        let why = error.to_string();
+        Returned::Failed(match error {
+            ConsumerError::Shard { shard, reason, .. } => {
+                Failed { refused: true, reason, shard: Some(recorder.intern(&shard)), why }
+            }
+            _ => Failed { refused: false, reason: Reason::Unspecified, shard: None, why },
+        })
     };
     let mut consumer = match client.consumer(&stream, consumer_options).await {
         Ok(consumer) => consumer,

@@ -599,7 +599,7 @@ fn outcome_of(failed: Failed) -> Outcome {
 }
 
 fn unknown(why: String) -> Failed {
-    Failed { refused: false, reason: Reason::Unspecified, why }
+    Failed { refused: false, reason: Reason::Unspecified, shard: None, why }
 }
 
 fn failed_of(status: &GrpcStatus) -> Failed {
@@ -607,6 +607,7 @@ fn failed_of(status: &GrpcStatus) -> Failed {
         Some(detail) => Failed {
             refused: detail.outcome() == v1::Outcome::Refused,
             reason: detail.reason(),
+            shard: None,
             why: status.message().to_owned(),
         },
         None => unknown(format!("{}: {}", status.code(), status.message())),
