@@ -66,6 +66,7 @@ kinds! {
     IndexLost "record index lost",
     LeaderDamaged "leader's segments damaged",
     LeaderRaced "leader cut off while a follower restarts",
+    LeaderStalls "leader stalls with an append on its way",
     OfferStalls "node that is offered a leadership stalls",
     HalfReplaced "replacement killed as it begins",
     StreamUnheard "node cut off while a stream is made",
@@ -84,6 +85,7 @@ impl Kind {
     pub const COMBINED: &'static [Kind] = &[
         Kind::LeaderDamaged,
         Kind::LeaderRaced,
+        Kind::LeaderStalls,
         Kind::OfferStalls,
         Kind::HalfReplaced,
         Kind::SuccessorLost,

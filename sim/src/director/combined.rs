@@ -33,6 +33,15 @@ const PATIENCE_MS: u64 = 3_000;
 /// How long it is waited for that a stream or shard is made while a node hears nothing, milliseconds.
 const UNHEARD_MS: u64 = 10_000;
 
+/// How long a leader stalls, milliseconds: another one is elected meanwhile, and has acknowledged something.
+const LEADER_STALLED_MS: std::ops::Range<u64> = 2_500..6_000;
+
+/// How long it takes until all have answered it, milliseconds.
+const ANSWERED_MS: u64 = 5;
+
+/// How long it does not hear of the other one once it is awake, milliseconds: no lease is over by then.
+const UNAWARE_MS: u64 = 600;
+
 /// How long the catalog's leader stalls, milliseconds: what was split meanwhile is split again, closed, and forgotten.
 const STALLED_MS: std::ops::Range<u64> = 17_000..26_000;
 
@@ -193,6 +202,28 @@ impl Director {
                 });
             });
         });
+    }
+
+    /// A leader stalls with an append on its way, whose answers wait for it. Another one is elected, of which it does not
+    /// hear before it has been awake for a while.
+    pub(super) fn stall_leader(&self, fault: &Fault) -> bool {
+        let busiest = self.busiest();
+        let Some(led) = self.some_led(|led| busiest == Some(led.group) && !led.others.is_empty()) else { return false };
+        let (group, leader) = (led.group, led.leader);
+        let on_its_way = move |d: &Director| {
+            let replica = d.world.node(leader)?.groups().replica(group).filter(|replica| replica.is_leader())?;
+            let last = replica.log().last_id().map(|id| id.index);
+            (last > Some(*replica.applied().borrow())).then_some(())
+        };
+        let for_ms = LEADER_STALLED_MS.start + fault.amount % (LEADER_STALLED_MS.end - LEADER_STALLED_MS.start);
+        self.once(PATIENCE_MS, 1, on_its_way, move |d, found| {
+            if found.is_some() && d.take_down(&[leader], Effect::Paused, Left::Everything, for_ms) {
+                d.after(ANSWERED_MS, move |d| {
+                    d.change_links(&d.around(&[leader], 1), Change::Cut, for_ms + UNAWARE_MS);
+                });
+            }
+        });
+        true
     }
 
     /// A leader hands over to a node that stalls in that moment, while the third is away, behind, or there.
