@@ -369,7 +369,11 @@ impl Director {
             Kind::ReshardUnheard => self.hide_reshard(&fault),
             Kind::SuccessorUnheard => self.begin_replacing(None, Then::Unheard),
             Kind::SuccessorUnled => self.unlead_successor(),
-            Kind::MoveStranded | Kind::MoveUnheard | Kind::ArrivalUnheard | Kind::LeaderUnaware => {
+            Kind::MoveStranded
+            | Kind::MoveReturned
+            | Kind::MoveUnheard
+            | Kind::ArrivalUnheard
+            | Kind::LeaderUnaware => {
                 self.wait_for_move(fault.kind);
                 false // counted when it comes to that
             }

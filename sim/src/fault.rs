@@ -73,6 +73,7 @@ kinds! {
     ControllerStalls "catalog's leader stalls in the middle of a split",
     ReshardUnheard "node cut off while shards split and merge",
     MoveStranded "node restarted while a replica is on its way from it",
+    MoveReturned "node that a replica leaves replaces the one that it goes to",
     MoveUnheard "node restarted after a move that another voter has not heard of",
     ArrivalUnheard "node lost power as a replica came to it",
     LeaderUnaware "group led by a node that has not heard of a move",
@@ -93,6 +94,7 @@ impl Kind {
         Kind::StreamUnheard,
         Kind::ControllerStalls,
         Kind::ReshardUnheard,
+        Kind::MoveReturned,
         Kind::MoveUnheard,
         Kind::ArrivalUnheard,
         Kind::LeaderUnaware,
@@ -108,6 +110,7 @@ impl Kind {
             Kind::SuccessorLeads
             | Kind::SuccessorUnheard
             | Kind::MoveStranded
+            | Kind::MoveReturned
             | Kind::MoveUnheard
             | Kind::ArrivalUnheard
             | Kind::LeaderUnaware => nodes > 3,

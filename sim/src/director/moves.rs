@@ -7,7 +7,8 @@ use braid_stream::moves::Move;
 
 use super::combined::{LOOK_MS, Led, RACE_LOOK_MS};
 use super::links::Change;
-use super::{Director, dir_of};
+use super::watchman::REPLACED_MAX;
+use super::{Director, Then, dir_of};
 use crate::checkers::members;
 use crate::fault::{Effect, Kind, Left};
 
@@ -40,6 +41,7 @@ impl Director {
     pub(super) fn wait_for_move(&self, kind: Kind) {
         match kind {
             Kind::MoveStranded => self.strand_move(),
+            Kind::MoveReturned => self.return_move(),
             Kind::MoveUnheard => self.outdate_voter(),
             Kind::ArrivalUnheard => self.unhear_arrival(),
             Kind::LeaderUnaware => self.lead_unaware(),
@@ -63,6 +65,23 @@ impl Director {
             d.take_down(&[from.0], Effect::Killed, Left::Everything, 10);
             let doomed: Vec<u64> = d.alive().into_iter().filter(|number| d.is_doomed(*number)).collect();
             d.take_down(&doomed, Effect::Killed, Left::Everything, d.plan.duration_ms);
+        });
+    }
+
+    /// While a replica is on its way within the unlucky zone, the node that it goes to is lost for ever, and the one that it
+    /// leaves takes its place.
+    fn return_move(&self) {
+        let unlucky =
+            |d: &Director, number: u64| d.zone_of(number) == d.plan.unlucky_zone && d.alive().contains(&number);
+        let moving = move |d: &Director| {
+            let moving = d.alive().into_iter().find_map(|number| d.catalog_of(number)?.state(|c| c.moving()));
+            moving.filter(|it| unlucky(d, it.from.0) && unlucky(d, it.to.0))
+        };
+        self.once(MOVE_PATIENCE_MS, RACE_LOOK_MS, moving, |d, moving| {
+            let Some(Move { from, to, .. }) = moving else { return };
+            if d.state().replaced < REPLACED_MAX && d.replace_by(to.0, Some(from.0), Then::Nothing) {
+                d.count(Kind::MoveReturned);
+            }
         });
     }
 

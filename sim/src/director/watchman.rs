@@ -154,31 +154,41 @@ impl Director {
     /// Takes a node of the unlucky zone (or this one) away for ever, and puts one with an empty disk and a
     /// new id in its place.
     pub(super) fn begin_replacing(&self, which: Option<u64>, then: Then) -> bool {
-        let (old, new) = {
-            let victims = self.of_zone(self.plan.unlucky_zone);
+        if which.is_none() && self.state().replaced >= REPLACED_MAX {
+            return false;
+        }
+        let victims = self.of_zone(self.plan.unlucky_zone);
+        let victim = which.or_else(|| self.state().rng.pick(&victims).copied());
+        victim.is_some_and(|old| self.replace_by(old, None, then))
+    }
+
+    /// Takes `old` away for ever, and puts `new` in its place: a node that is there, or else one with an empty disk and a
+    /// new id.
+    pub(super) fn replace_by(&self, old: u64, new: Option<u64>, then: Then) -> bool {
+        let fresh = self.world.machines().keys().max().expect("there are nodes") + 1;
+        let by = new.unwrap_or(fresh);
+        {
             let mut state = self.state();
             // A group whose first membership is on one disk only is not there yet, and goes with it.
-            if state.terms.begun() <= self.plan.topology.groups as usize {
+            if state.terms.begun() <= self.plan.topology.groups as usize || state.replacing.is_some() {
                 return false;
             }
-            if state.replacing.is_some() || (which.is_none() && state.replaced >= REPLACED_MAX) {
-                return false;
-            }
-            let Some(old) = which.or_else(|| state.rng.pick(&victims).copied()) else { return false };
-            let new = self.world.machines().keys().max().expect("there are nodes") + 1;
-            state.replacing = Some(Replacing { old, new, then });
+            state.replacing = Some(Replacing { old, new: by, then });
             state.replaced += 1;
             state.gone.insert(old);
             state.down.remove(&old);
             state.refusals.remove(&old);
-            (old, new)
-        };
-        self.tell(format!("node {old} is lost for ever; node {new} takes its place"));
+        }
+        self.tell(format!("node {old} is lost for ever; node {by} takes its place"));
         self.world.crash(old, Crash::PowerLost, Survive::Nothing);
-        self.world.add_successor(old, new);
-        self.prepare_disk(new);
+        if new.is_none() {
+            self.world.add_successor(old, by);
+            self.prepare_disk(by);
+        }
         self.mend_links();
-        self.start(new);
+        if new.is_none() {
+            self.start(by);
+        }
         true
     }
 

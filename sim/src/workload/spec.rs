@@ -245,6 +245,7 @@ impl WorkloadSpec {
             }
             Kind::SuccessorUnheard
             | Kind::MoveStranded
+            | Kind::MoveReturned
             | Kind::MoveUnheard
             | Kind::ArrivalUnheard
             | Kind::LeaderUnaware => {
