@@ -361,7 +361,10 @@ impl Director {
             Kind::BitFlip => self.flip(),
             Kind::LeaderDamaged => self.damage_leader(),
             Kind::LeaderRaced => self.race_leader(&fault),
-            Kind::LeaderStalls => self.stall_leader(&fault),
+            Kind::LeaderStalls => {
+                self.stall_leader(&fault);
+                false // counted when it comes to that
+            }
             Kind::OfferStalls => self.stall_offer(&fault),
             Kind::HalfReplaced => self.half_replace(&fault),
             Kind::StreamUnheard => self.hide_stream(&fault),

@@ -134,8 +134,8 @@ fn settings_now(world: &World, nodes: &[u64]) -> Vec<Violation> {
     for (number, node) in &here {
         let running = node.groups().all().into_iter().filter(|replica| replica.status().replica.running.is_ok());
         // One that left hears of nothing any more, and stays while another of its group is on its way (seed 740002035).
-        let belongs = |group: &GroupId| catalog.state(|catalog| catalog.groups_on(NodeId(*number)).contains(group));
-        let groups = running.map(|replica| replica.id()).filter(belongs);
+        let belong = catalog.state(|catalog| catalog.groups_on(NodeId(*number)));
+        let groups = running.map(|replica| replica.id()).filter(|group| belong.contains(group));
         for group in groups.filter_map(|group| node.groups().get(group)) {
             group.state(|group| {
                 for stream in &streams {

@@ -168,13 +168,11 @@ impl Plan {
         if let Some(kind) = alone {
             // With time between: a fault of several steps comes to its end only where no other meets it.
             self.workload.suit(kind, rng.u64());
-            let between_ms = match kind {
-                Kind::ControllerStalls => 28_000..=34_000,
-                _ => 6_000..=12_000,
+            let (between_ms, least_ms) = match kind {
+                Kind::ControllerStalls => (28_000..=34_000, 40_000),
+                _ => (6_000..=12_000, 0),
             };
-            if kind == Kind::ControllerStalls {
-                self.duration_ms = self.duration_ms.max(40_000);
-            }
+            self.duration_ms = self.duration_ms.max(least_ms);
             let mut at_ms = 5_000 + rng.below(3_000);
             while at_ms < self.duration_ms {
                 self.faults.push(Scheduled { at_ms, fault: Fault::draw(kind, nodes, rng) });

@@ -15,7 +15,7 @@ use super::links::Change;
 use super::triggers::Armed;
 use super::watchman::REPLACED_MAX;
 use super::{Director, Then, dir_of, name};
-use crate::fault::{Arming, Blast, Effect, Fault, Left, Trigger};
+use crate::fault::{Arming, Blast, Effect, Fault, Kind, Left, Trigger};
 use crate::plan::Ending;
 
 /// How long a leader that is asked to hand over waits for the other one.
@@ -40,7 +40,7 @@ const LEADER_STALLED_MS: std::ops::Range<u64> = 2_500..6_000;
 const ANSWERED_MS: u64 = 5;
 
 /// How long it does not hear of the other one once it is awake, milliseconds: no lease is over by then.
-const UNAWARE_MS: u64 = 600;
+const STILL_DEAF_MS: u64 = 600;
 
 /// How long the catalog's leader stalls, milliseconds: what was split meanwhile is split again, closed, and forgotten.
 const STALLED_MS: std::ops::Range<u64> = 17_000..26_000;
@@ -69,6 +69,11 @@ impl Led {
     pub fn has(&self, number: u64) -> bool {
         self.all().any(|voter| voter == number)
     }
+}
+
+/// A length of the range, as the fault's amount has it.
+fn within(range: std::ops::Range<u64>, amount: u64) -> u64 {
+    range.start + amount % (range.end - range.start)
 }
 
 impl Director {
@@ -206,24 +211,24 @@ impl Director {
 
     /// A leader stalls with an append on its way, whose answers wait for it. Another one is elected, of which it does not
     /// hear before it has been awake for a while.
-    pub(super) fn stall_leader(&self, fault: &Fault) -> bool {
+    pub(super) fn stall_leader(&self, fault: &Fault) {
         let busiest = self.busiest();
-        let Some(led) = self.some_led(|led| busiest == Some(led.group) && !led.others.is_empty()) else { return false };
+        let Some(led) = self.some_led(|led| busiest == Some(led.group) && !led.others.is_empty()) else { return };
         let (group, leader) = (led.group, led.leader);
         let on_its_way = move |d: &Director| {
             let replica = d.world.node(leader)?.groups().replica(group).filter(|replica| replica.is_leader())?;
             let last = replica.log().last_id().map(|id| id.index);
             (last > Some(*replica.applied().borrow())).then_some(())
         };
-        let for_ms = LEADER_STALLED_MS.start + fault.amount % (LEADER_STALLED_MS.end - LEADER_STALLED_MS.start);
+        let for_ms = within(LEADER_STALLED_MS, fault.amount);
         self.once(PATIENCE_MS, 1, on_its_way, move |d, found| {
             if found.is_some() && d.take_down(&[leader], Effect::Paused, Left::Everything, for_ms) {
+                d.count(Kind::LeaderStalls);
                 d.after(ANSWERED_MS, move |d| {
-                    d.change_links(&d.around(&[leader], 1), Change::Cut, for_ms + UNAWARE_MS);
+                    d.change_links(&d.around(&[leader], 1), Change::Cut, for_ms + STILL_DEAF_MS);
                 });
             }
         });
-        true
     }
 
     /// A leader hands over to a node that stalls in that moment, while the third is away, behind, or there.
@@ -329,7 +334,7 @@ impl Director {
     pub(super) fn stall_controller(&self, fault: &Fault) -> bool {
         let Some(led) = self.catalog_led() else { return false };
         let trigger = Trigger::Mark { name: braid_probe::Mark::ParentsSealed.name().into(), skip: 0 };
-        let for_ms = STALLED_MS.start + fault.amount % (STALLED_MS.end - STALLED_MS.start);
+        let for_ms = within(STALLED_MS, fault.amount);
         self.arm(led.leader, trigger, Effect::Paused, fault.survive, for_ms);
         true
     }

@@ -165,8 +165,7 @@ impl Director {
     /// Takes `old` away for ever, and puts `new` in its place: a node that is there, or else one with an empty disk and a
     /// new id.
     pub(super) fn replace_by(&self, old: u64, new: Option<u64>, then: Then) -> bool {
-        let fresh = self.world.machines().keys().max().expect("there are nodes") + 1;
-        let by = new.unwrap_or(fresh);
+        let by = new.unwrap_or_else(|| self.world.machines().keys().max().expect("there are nodes") + 1);
         {
             let mut state = self.state();
             // A group whose first membership is on one disk only is not there yet, and goes with it.
@@ -184,9 +183,7 @@ impl Director {
         if new.is_none() {
             self.world.add_successor(old, by);
             self.prepare_disk(by);
-        }
-        self.mend_links();
-        if new.is_none() {
+            self.mend_links();
             self.start(by);
         }
         true
