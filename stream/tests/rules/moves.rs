@@ -64,6 +64,18 @@ fn stand(catalog: &mut Catalog, node: u64, standing: Option<Standing>) -> Result
     apply(catalog, CatalogCommand::SetStanding(SetStanding { node: NodeId(node), standing }))
 }
 
+/// Drains a node; the first move, begun.
+fn begin_to_drain(catalog: &mut Catalog, node: u64) -> Move {
+    stand(catalog, node, Some(Standing::Draining)).unwrap();
+    let first = catalog.next_move().unwrap().unwrap();
+    apply(catalog, CatalogCommand::BeginMove(first)).unwrap();
+    first
+}
+
+fn replace(catalog: &mut Catalog, from: NodeId, to: NodeId) {
+    apply(catalog, CatalogCommand::ReplaceNode(ReplaceNode { from, to })).unwrap();
+}
+
 fn even(catalog: &mut Catalog) {
     apply(catalog, CatalogCommand::SetRebalancing(SetRebalancing { on: true })).unwrap();
 }
@@ -119,9 +131,7 @@ fn what_has_no_place_to_go_is_said_before_anything_moves() {
 #[test]
 fn a_move_whose_end_is_to_leave_goes_back() {
     let mut catalog = catalog(7, 1);
-    stand(&mut catalog, 1, Some(Standing::Draining)).unwrap();
-    let vote = catalog.next_move().unwrap().unwrap();
-    apply(&mut catalog, CatalogCommand::BeginMove(vote)).unwrap();
+    let vote = begin_to_drain(&mut catalog, 1);
     let other = Move { group: GroupId(1), ..vote };
     let busy = Err(GroupError::Moving(vote).into());
     assert_eq!(apply(&mut catalog, CatalogCommand::BeginMove(other)), busy);
@@ -139,12 +149,9 @@ fn a_move_whose_end_is_to_leave_goes_back() {
 #[test]
 fn a_lost_node_takes_its_part_in_a_move_to_its_successor() {
     let mut catalog = catalog(7, 1);
-    stand(&mut catalog, 1, Some(Standing::Draining)).unwrap();
-    let vote = catalog.next_move().unwrap().unwrap();
-    apply(&mut catalog, CatalogCommand::BeginMove(vote)).unwrap();
+    let vote = begin_to_drain(&mut catalog, 1);
     let successor = NodeId(if vote.to == NodeId(4) { 7 } else { 4 });
-    let replace = ReplaceNode { from: vote.to, to: successor };
-    apply(&mut catalog, CatalogCommand::ReplaceNode(replace)).unwrap();
+    replace(&mut catalog, vote.to, successor);
     let now = Move { to: successor, ..vote };
     assert_eq!(catalog.moving(), Some(now));
     apply(&mut catalog, CatalogCommand::EndMove(now)).unwrap();
@@ -155,12 +162,10 @@ fn a_lost_node_takes_its_part_in_a_move_to_its_successor() {
 #[test]
 fn a_move_is_over_when_the_node_it_leaves_replaces_the_one_it_goes_to() {
     let mut catalog = catalog(4, 0);
-    stand(&mut catalog, 1, Some(Standing::Draining)).unwrap();
-    let vote = catalog.next_move().unwrap().unwrap();
+    let vote = begin_to_drain(&mut catalog, 1);
     assert_eq!((vote.from, vote.to), (NodeId(1), NodeId(4)));
-    apply(&mut catalog, CatalogCommand::BeginMove(vote)).unwrap();
     stand(&mut catalog, 1, None).unwrap();
-    apply(&mut catalog, CatalogCommand::ReplaceNode(ReplaceNode { from: vote.to, to: vote.from })).unwrap();
+    replace(&mut catalog, vote.to, vote.from);
     assert_eq!((catalog.moving(), catalog.next_move()), (None, None));
     assert_eq!(catalog.voters(), [1, 2, 3].map(NodeId));
     assert!(!catalog.has_left(vote.from, GroupId::CATALOG));
@@ -175,7 +180,7 @@ fn a_successor_may_have_replicas_of_other_groups() {
     let (lost, new) = (NodeId(1), NodeId(4));
     let (had, has) = (catalog.groups_on(lost), catalog.groups_on(new));
     assert!(!had.is_empty() && !has.is_empty());
-    apply(&mut catalog, CatalogCommand::ReplaceNode(ReplaceNode { from: lost, to: new })).unwrap();
+    replace(&mut catalog, lost, new);
     assert_eq!(catalog.groups_on(new), &had | &has);
     assert_eq!(catalog.groups_on(lost), BTreeSet::new());
 }
@@ -183,10 +188,8 @@ fn a_successor_may_have_replicas_of_other_groups() {
 #[test]
 fn a_replica_on_its_way_from_a_lost_node_to_its_successor_goes_on() {
     let mut catalog = catalog(4, 1);
-    stand(&mut catalog, 1, Some(Standing::Draining)).unwrap();
-    let vote = catalog.next_move().unwrap().unwrap();
-    apply(&mut catalog, CatalogCommand::BeginMove(vote)).unwrap();
-    apply(&mut catalog, CatalogCommand::ReplaceNode(ReplaceNode { from: vote.from, to: vote.to })).unwrap();
+    let vote = begin_to_drain(&mut catalog, 1);
+    replace(&mut catalog, vote.from, vote.to);
     assert_eq!(catalog.moving(), Some(vote));
     assert_eq!(catalog.groups_on(vote.to), (0..=1).map(GroupId).collect());
 }
