@@ -310,12 +310,12 @@ impl Director {
             }
             Kind::WallForward => self.jump(fault.amount as i64).is_some(),
             Kind::WallBack => self.jump(-(fault.amount as i64)).is_some(),
-            Kind::WrongStart => {
-                let by = if fault.other.is_multiple_of(2) { fault.amount as i64 } else { -(fault.amount as i64) };
-                self.jump(by).is_some_and(|n| self.take_down(&[n], Effect::Killed, Left::Everything, fault.for_ms))
-            }
+            Kind::WrongStart => self
+                .jump(either_way(&fault))
+                .is_some_and(|n| self.take_down(&[n], Effect::Killed, Left::Everything, fault.for_ms)),
+            Kind::LeaderMistimed => self.mistime_leader(either_way(&fault)),
             Kind::Drift => {
-                let ppm = if fault.other.is_multiple_of(2) { fault.amount as i64 } else { -(fault.amount as i64) };
+                let ppm = either_way(&fault);
                 self.with_process(
                     a,
                     fault.for_ms,
@@ -365,18 +365,22 @@ impl Director {
                 self.stall_leader(&fault);
                 false // counted when it comes to that
             }
+            Kind::VoterForgets => {
+                self.forget_vote();
+                false // counted when it comes to that
+            }
             Kind::OfferStalls => self.stall_offer(&fault),
             Kind::HalfReplaced => self.half_replace(&fault),
             Kind::StreamUnheard => self.hide_stream(&fault),
             Kind::ControllerStalls => self.stall_controller(&fault),
             Kind::ReshardUnheard => self.hide_reshard(&fault),
-            Kind::SuccessorUnheard => self.begin_replacing(None, Then::Unheard),
             Kind::SuccessorUnled => self.unlead_successor(),
             Kind::MoveStranded
             | Kind::MoveReturned
             | Kind::MoveUnheard
             | Kind::ArrivalUnheard
-            | Kind::LeaderUnaware => {
+            | Kind::LeaderUnaware
+            | Kind::SuccessorUnheard => {
                 self.wait_for_move(fault.kind);
                 false // counted when it comes to that
             }
@@ -420,9 +424,13 @@ impl Director {
     /// Sets the wall clock of some node of the unlucky zone; gives which.
     fn jump(&self, by_ms: i64) -> Option<u64> {
         let number = self.any_node(|n| self.zone_of(n) == self.plan.unlucky_zone)?;
+        self.jump_of(number, by_ms);
+        Some(number)
+    }
+
+    fn jump_of(&self, number: u64, by_ms: i64) {
         self.world.machines()[&number].wall.jump(by_ms);
         self.tell(format!("the wall clock of node {number} jumps by {by_ms} ms"));
-        Some(number)
     }
 
     /// Flips a bit of what is durable, in the unlucky zone: in a checkpoint or a segment.
@@ -599,6 +607,11 @@ impl Director {
 enum Step {
     Strike(Fault),
     Arm(usize),
+}
+
+/// The fault's amount, to one side or the other.
+fn either_way(fault: &Fault) -> i64 {
+    if fault.other.is_multiple_of(2) { fault.amount as i64 } else { -(fault.amount as i64) }
 }
 
 /// Where a node keeps its replica of a group.

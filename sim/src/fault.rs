@@ -67,6 +67,8 @@ kinds! {
     LeaderDamaged "leader's segments damaged",
     LeaderRaced "leader cut off while a follower restarts",
     LeaderStalls "leader stalls with an append on its way",
+    LeaderMistimed "leader's wall clock jumped",
+    VoterForgets "voter lost power as it voted",
     OfferStalls "node that is offered a leadership stalls",
     HalfReplaced "replacement killed as it begins",
     StreamUnheard "node cut off while a stream is made",
@@ -87,6 +89,8 @@ impl Kind {
         Kind::LeaderDamaged,
         Kind::LeaderRaced,
         Kind::LeaderStalls,
+        Kind::LeaderMistimed,
+        Kind::VoterForgets,
         Kind::OfferStalls,
         Kind::HalfReplaced,
         Kind::SuccessorLost,
@@ -116,6 +120,11 @@ impl Kind {
             | Kind::LeaderUnaware => nodes > 3,
             _ => true,
         }
+    }
+
+    /// Whether it goes on once a node has forgotten a replica that was moved from it.
+    pub fn awaits_forgetting(self) -> bool {
+        matches!(self, Kind::MoveUnheard | Kind::LeaderUnaware)
     }
 
     /// Whether stored bytes may be called damaged because of it.
@@ -196,6 +205,7 @@ impl Fault {
             Kind::Trickle => rng.skewed(2_000..=2_000_000),
             Kind::SlowNode => rng.skewed(100..=50_000),
             Kind::WallForward | Kind::WallBack | Kind::WrongStart => rng.skewed(100..=86_400_000),
+            Kind::LeaderMistimed => rng.skewed(3_000..=86_400_000),
             Kind::Drift => rng.skewed(10..=20_000),
             Kind::SlowDisk => rng.skewed(2..=50),
             _ => rng.u64(),

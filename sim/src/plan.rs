@@ -159,7 +159,7 @@ impl Plan {
         let nodes = self.topology.nodes();
         let alone = match profile {
             Profile::Only(kind) => Some(kind),
-            Profile::Swarm if rng.chance(250) => {
+            Profile::Swarm if rng.chance(350) => {
                 let kinds: Vec<Kind> = Kind::COMBINED.iter().copied().filter(|kind| kind.fits(nodes)).collect();
                 rng.pick(&kinds).copied()
             }
@@ -168,8 +168,14 @@ impl Plan {
         if let Some(kind) = alone {
             // With time between: a fault of several steps comes to its end only where no other meets it.
             self.workload.suit(kind, rng.u64());
+            if kind.awaits_forgetting() {
+                self.topology.forget_grace_ms = 0;
+                self.topology.trim_every_ms = 5_000;
+            }
             let (between_ms, least_ms) = match kind {
                 Kind::ControllerStalls => (28_000..=34_000, 40_000),
+                // Clocks go apart slowly.
+                Kind::LeaderMistimed => (30_000..=60_000, 45_000),
                 _ => (6_000..=12_000, 0),
             };
             self.duration_ms = self.duration_ms.max(least_ms);
@@ -205,8 +211,8 @@ impl Plan {
         if profile == Profile::Swarm && rng.chance(if often { 800 } else { 300 }) {
             // What strikes last is there when everything has to work again: not all of it is mended then.
             let last = match dies && rng.chance(700) {
-                true if Kind::MoveStranded.fits(nodes) && rng.chance(400) => Kind::MoveStranded,
-                true if Kind::SuccessorUnheard.fits(nodes) && rng.chance(300) => Kind::SuccessorUnheard,
+                true if Kind::SuccessorUnheard.fits(nodes) && rng.chance(400) => Kind::SuccessorUnheard,
+                true if Kind::MoveStranded.fits(nodes) && rng.chance(300) => Kind::MoveStranded,
                 true => Kind::OfferStalls,
                 false if self.stops.is_some() && Kind::SuccessorUnled.fits(nodes) => Kind::SuccessorUnled,
                 false if Kind::SuccessorLeads.fits(nodes) && rng.chance(400) => Kind::SuccessorLeads,
@@ -217,7 +223,7 @@ impl Plan {
                 Kind::SuccessorUnled => rng.within(6_000..=10_000),
                 Kind::LeaderDamaged => rng.within(4_000..=6_000),
                 Kind::MoveStranded => rng.within(2_000..=8_000),
-                Kind::SuccessorUnheard => rng.within(3_000..=7_000),
+                Kind::SuccessorUnheard => rng.within(5_000..=9_000),
                 // To its own end, or cut short.
                 Kind::OfferStalls if rng.chance(500) => rng.within(2_800..=4_500),
                 _ => rng.within(700..=1_500),

@@ -21,6 +21,9 @@ use crate::plan::Ending;
 /// How long a leader that is asked to hand over waits for the other one.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
+/// How long a leadership may take to be handed over, milliseconds.
+pub(super) const HAND_OVER_MS: u64 = 300;
+
 /// What a node needs to be back from a restart, and to serve, milliseconds.
 const BACK_MS: u64 = 3_500;
 
@@ -28,7 +31,7 @@ const BACK_MS: u64 = 3_500;
 const AWAY_MS: u64 = 12_000;
 
 /// How long a fault of several steps waits for the moment at which it goes on, milliseconds.
-const PATIENCE_MS: u64 = 3_000;
+pub(super) const PATIENCE_MS: u64 = 3_000;
 
 /// How long it is waited for that a stream or shard is made while a node hears nothing, milliseconds.
 const UNHEARD_MS: u64 = 10_000;
@@ -41,6 +44,15 @@ const ANSWERED_MS: u64 = 5;
 
 /// How long it does not hear of the other one once it is awake, milliseconds: no lease is over by then.
 const STILL_DEAF_MS: u64 = 600;
+
+/// How long a vote may be on its way to another node and back, milliseconds.
+const VOTED_MS: u64 = 30;
+
+/// How long whoever was voted for is apart from the two others, milliseconds: they restart, and elect one of them.
+const ELECTED_MS: u64 = 8_000;
+
+/// How much later a leader and its follower hear each other in a race, milliseconds.
+const RACE_DELAY_MS: u64 = 10;
 
 /// How long the catalog's leader stalls, milliseconds: what was split meanwhile is split again, closed, and forgotten.
 const STALLED_MS: std::ops::Range<u64> = 17_000..26_000;
@@ -61,7 +73,7 @@ pub(super) struct Led {
 
 impl Led {
     /// All its voters.
-    fn all(&self) -> impl Iterator<Item = u64> {
+    pub fn all(&self) -> impl Iterator<Item = u64> {
         self.others.iter().copied().chain([self.leader])
     }
 
@@ -185,7 +197,7 @@ impl Director {
         let Some(led) = self.some_led(three) else { return false };
         let Some((lost, restarted)) = self.two_others(&led) else { return false };
         // The one that is lost stands for election about when the other one is back.
-        let wait_ms = self.plan.topology.election_ms.0 * (30 + fault.amount % 60) / 100;
+        let wait_ms = self.plan.topology.election_ms.0 * (10 + fault.amount % 60) / 100;
         self.change_links(&self.both(led.leader, lost), Change::Cut, wait_ms + PATIENCE_MS + 3_000);
         self.after(wait_ms, move |d| d.race_on(led, lost, restarted));
         true
@@ -201,6 +213,8 @@ impl Director {
         let back = move |d: &Director| replica(d, restarted).map(drop);
         self.once(PATIENCE_MS, LOOK_MS, level, move |d, _| {
             d.take_down(&[restarted], Effect::Killed, Left::Everything, 10);
+            // Not to have more than the lost one by then.
+            d.change_links(&d.both(leader, restarted), Change::Delay(RACE_DELAY_MS), PATIENCE_MS);
             d.after(10, move |d| {
                 d.once(PATIENCE_MS, RACE_LOOK_MS, back, move |d, _| {
                     d.change_links(&d.both(leader, restarted), Change::Cut, 3_000);
@@ -231,6 +245,48 @@ impl Director {
         });
     }
 
+    /// A node of the unlucky zone leads a data group, and its wall clock jumps.
+    pub(super) fn mistime_leader(&self, by_ms: i64) -> bool {
+        let unlucky = |led: &Led| led.all().find(|voter| self.zone_of(*voter) == self.plan.unlucky_zone);
+        let holds = |led: &Led| led.group != GroupId::CATALOG && unlucky(led).is_some();
+        // Clocks go apart slowly.
+        let lasting = |led: &Led| holds(led) && unlucky(led).is_some_and(|it| self.belongs_to(led.group, it));
+        let Some(led) = self.some_led(lasting).or_else(|| self.some_led(holds)) else { return false };
+        let Some(victim) = unlucky(&led) else { return false };
+        if led.leader != victim {
+            self.hand_over(&led, victim);
+        }
+        self.after(HAND_OVER_MS, move |d| d.jump_of(victim, by_ms));
+        true
+    }
+
+    /// A voter's disk is stuck as it votes for another leader than the one it does not hear any more, and it loses power.
+    /// Then it is alone with the former leader, which is restarted as well: a vote that it gave and does not remember
+    /// makes two leaders of one term.
+    pub(super) fn forget_vote(&self) {
+        let Some(led) = self.some_led(|led| led.others.len() >= 2) else { return };
+        let Some((voter, other)) = self.two_others(&led) else { return };
+        let (group, leader) = (led.group, led.leader);
+        let term =
+            move |d: &Director, number: u64| Some(d.world.node(number)?.groups().replica(group)?.status().replica.term);
+        let before = term(self, leader);
+        let apart = self.around(&[leader], 1);
+        let cut = self.begin_change(&apart, Change::Cut);
+        self.with_disk(voter, |disk| disk.set_stuck(true));
+        let stands = move |d: &Director| [voter, other].into_iter().any(|n| term(d, n) > before).then_some(());
+        self.once(PATIENCE_MS, LOOK_MS, stands, move |d, found| {
+            d.after(VOTED_MS, move |d| {
+                if found.is_some() && d.take_down(&[voter], Effect::PowerLost, Left::Nothing, 10) {
+                    d.count(Kind::VoterForgets);
+                    d.change_links(&d.around(&[other], 1), Change::Cut, ELECTED_MS);
+                    d.take_down(&[leader], Effect::Killed, Left::Everything, 10);
+                }
+                d.with_disk(voter, |disk| disk.set_stuck(false));
+                d.end_change(cut, &apart);
+            });
+        });
+    }
+
     /// A leader hands over to a node that stalls in that moment, while the third is away, behind, or there.
     pub(super) fn stall_offer(&self, fault: &Fault) -> bool {
         // Where entries come in, so that the third can be behind.
@@ -248,7 +304,7 @@ impl Director {
         wakes &= effect == Effect::Paused;
         let hand_over_ms = HAND_OVER.as_millis() as u64;
         let for_ms = match wakes {
-            true => hand_over_ms - 700 + fault.amount / 30 % 700,
+            true => hand_over_ms - 450 + fault.amount / 30 % 350,
             false => fault.for_ms,
         };
         match variant {

@@ -2,10 +2,13 @@
 //!
 //! Invariant: each is counted when it comes to what it is for, since nothing may move.
 
-use braid_stream::ids::GroupId;
-use braid_stream::moves::Move;
+use braid_stream::CatalogCommand;
+use braid_stream::catalog::Catalog;
+use braid_stream::ids::{GroupId, NodeId};
+use braid_stream::moves::{Move, Placement};
+use braid_stream::placement::place_leaders;
 
-use super::combined::{LOOK_MS, Led, RACE_LOOK_MS};
+use super::combined::{HAND_OVER_MS, LOOK_MS, Led, PATIENCE_MS, RACE_LOOK_MS};
 use super::links::Change;
 use super::watchman::REPLACED_MAX;
 use super::{Director, Then, dir_of};
@@ -21,9 +24,6 @@ const APART_MS: u64 = 8_000;
 
 /// How long a node that has not heard of a move is left to what it believes, milliseconds.
 const UNAWARE_MS: u64 = 3_000;
-
-/// How long a leadership may take to be handed over, milliseconds.
-const HAND_OVER_MS: u64 = 300;
 
 impl Director {
     /// The move that is under way, of a data group, as this node's catalog says.
@@ -45,6 +45,7 @@ impl Director {
             Kind::MoveUnheard => self.outdate_voter(),
             Kind::ArrivalUnheard => self.unhear_arrival(),
             Kind::LeaderUnaware => self.lead_unaware(),
+            Kind::SuccessorUnheard => self.unhear_successor(),
             other => unreachable!("{} does not wait for a move", other.name()),
         }
     }
@@ -52,19 +53,57 @@ impl Director {
     /// While a replica is on its way, the node that it leaves is restarted, the one that it goes to is not heard, and
     /// a node of the zone that will be gone for ever is down already.
     fn strand_move(&self) {
-        let moving = |d: &Director| {
-            let moving = d.alive().into_iter().find_map(|number| d.move_known_to(number));
-            let safe = |number: u64| !d.is_doomed(number) && d.alive().contains(&number);
-            moving.filter(|it| safe(it.from.0) && safe(it.to.0))
+        let possible = |d: &Director| d.possible_move(|it, _| !d.is_doomed(it.from.0) && !d.is_doomed(it.to.0));
+        self.once(MOVE_PATIENCE_MS, LOOK_MS, possible, |d, found| {
+            let Some((it, _)) = found else { return };
+            let Move { group, from, to } = it;
+            d.begin_move(it);
+            let moving = move |d: &Director| (d.move_known_to(from.0) == Some(it)).then_some(());
+            d.once(PATIENCE_MS, RACE_LOOK_MS, moving, move |d, found| {
+                if found.is_none() {
+                    return;
+                }
+                d.tell(format!("a replica of group {} is on its way from node {from} to {to}", group.0));
+                d.count(Kind::MoveStranded);
+                d.change_links(&d.around(&[to.0], 1), Change::Cut, MOVE_PATIENCE_MS);
+                d.take_down(&[from.0], Effect::Killed, Left::Everything, 10);
+                let doomed: Vec<u64> = d.alive().into_iter().filter(|number| d.is_doomed(*number)).collect();
+                d.take_down(&doomed, Effect::Killed, Left::Everything, d.plan.duration_ms);
+            });
+        });
+    }
+
+    /// While a replica is on its way, one that is to lead if possible, and comes late, a node with another replica of that
+    /// group is lost, and nobody hears its successor: of the group's two new replicas, one does not catch up.
+    fn unhear_successor(&self) {
+        let Some(teller) = self.catalog_led().map(|led| led.leader) else { return };
+        let unlucky = |node: &NodeId| self.zone_of(node.0) == self.plan.unlucky_zone && node.0 != teller;
+        let fits = |it: Move, groups: &Placement| {
+            let ends = [it.from, it.to];
+            ends.iter().all(|end| !unlucky(end) && end.0 != teller) && groups[&it.group].iter().any(unlucky)
         };
-        self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, |d, moving| {
-            let Some(Move { group, from, to }) = moving else { return };
-            d.tell(format!("a replica of group {} is on its way from node {from} to {to}", group.0));
-            d.count(Kind::MoveStranded);
-            d.change_links(&d.around(&[to.0], 1), Change::Cut, MOVE_PATIENCE_MS);
-            d.take_down(&[from.0], Effect::Killed, Left::Everything, 10);
-            let doomed: Vec<u64> = d.alive().into_iter().filter(|number| d.is_doomed(*number)).collect();
-            d.take_down(&doomed, Effect::Killed, Left::Everything, d.plan.duration_ms);
+        let leads = |it: Move, groups: &Placement| {
+            let mut after = groups.clone();
+            after.insert(it.group, it.carry_out(&groups[&it.group]));
+            place_leaders(&after).get(&it.group) == Some(&it.to)
+        };
+        let moved = self.possible_move(|it, groups| fits(it, groups) && leads(it, groups));
+        let Some((it, replicas)) = moved.or_else(|| self.possible_move(fits)) else { return };
+        let old = replicas.iter().find(|node| unlucky(node)).map(|node| node.0);
+        let late = self.around(&[it.to.0], 1);
+        let cut = self.begin_change(&late, Change::Cut);
+        self.begin_move(it);
+        let moving = move |d: &Director| (d.move_known_to(teller) == Some(it)).then_some(());
+        self.once(PATIENCE_MS, RACE_LOOK_MS, moving, move |d, found| {
+            let may = d.state().replaced < REPLACED_MAX;
+            if found.is_none() || !may || !d.begin_replacing(old, Then::Unheard) {
+                return d.end_change(cut, &late);
+            }
+            d.count(Kind::SuccessorUnheard);
+            let Move { group, from, to } = it;
+            d.tell(format!("a replica of group {} is on its way from node {from} to {to}, and comes late", group.0));
+            let replaced = |d: &Director| d.state().replacing.is_none().then_some(());
+            d.once(MOVE_PATIENCE_MS, LOOK_MS, replaced, move |d, _| d.end_change(cut, &late));
         });
     }
 
@@ -143,7 +182,8 @@ impl Director {
     }
 
     /// A node hears nothing of the catalog's leader while a replica of a group in which it votes moves; nor does the
-    /// one that the replica leaves, so that it keeps it. Then that node leads the group, and the other one hears again.
+    /// one that the replica leaves, so that it keeps it. Then that node leads the group, and the other one hears again and
+    /// forgets.
     fn lead_unaware(&self) {
         let Some(catalog) = self.catalog_led() else { return };
         // Of a zone with several nodes: else it votes in every group, and a voter that hears it not follows nobody.
@@ -158,40 +198,81 @@ impl Director {
 
     /// See above; `teller` leads the catalog.
     fn make_unaware(&self, teller: u64) {
-        let Some(deaf) = self.any_node(|number| self.zone_of(number) != self.zone_of(teller)) else { return };
-        // Nothing would move in a group that it leads.
-        let leads = |led: &Led| led.leader == deaf && led.group != GroupId::CATALOG;
-        for led in self.all_led().into_iter().filter(leads) {
-            if let Some(to) = led.others.iter().find(|to| **to != teller).or(led.others.first()) {
-                self.hand_over(&led, *to);
-            }
-        }
-        let deafness = self.both(teller, deaf);
-        let cut = self.begin_change(&deafness, Change::Cut);
-        let moving = move |d: &Director| {
-            let moving = d.move_known_to(teller).filter(|it| d.move_known_to(deaf) != Some(*it))?;
-            d.leader_of(moving).filter(|led| led.leader != teller && led.others.contains(&deaf))?;
-            let ends = [moving.from.0, moving.to.0];
-            (!ends.contains(&deaf) && moving.from.0 != teller).then_some(moving)
+        // It does not vote in the group: the one that hears nothing of it is led by nobody else, and the third voter carries
+        // the move out.
+        let fits = |it: Move, groups: &Placement| {
+            it.from.0 != teller && groups[&it.group].len() > 2 && !groups[&it.group].contains(&NodeId(teller))
         };
-        self.once(MOVE_PATIENCE_MS, LOOK_MS, moving, move |d, found| {
-            let Some(moving) = found else { return d.end_change(cut, &deafness) };
-            let Move { group, from, to } = moving;
+        let Some((it, replicas)) = self.possible_move(fits) else { return };
+        let Move { group, from, to } = it;
+        let mut others: Vec<u64> = replicas.into_iter().filter(|node| *node != from).map(|node| node.0).collect();
+        let nth = self.state().rng.below(others.len() as u64) as usize;
+        let deaf = others.swap_remove(nth);
+        let Some(led) = self.some_led(|led| led.group == group) else { return };
+        if !others.contains(&led.leader) {
+            self.hand_over(&led, others[0]);
+        }
+        let led = move |d: &Director| d.some_led(|led| led.group == group && others.contains(&led.leader)).map(drop);
+        self.once(PATIENCE_MS, LOOK_MS, led, move |d, found| {
+            if found.is_none() {
+                return;
+            }
             d.tell(format!("node {deaf} does not hear that group {} moves from node {from} to {to}", group.0));
-            let kept = d.both(teller, from.0);
-            let keeps = d.begin_change(&kept, Change::Cut);
-            let ended = move |d: &Director| (d.move_known_to(teller) != Some(moving)).then_some(());
+            let (deafness, kept) = (d.both(teller, deaf), d.both(teller, from.0));
+            let (cut, keeps) = (d.begin_change(&deafness, Change::Cut), d.begin_change(&kept, Change::Cut));
+            d.begin_move(it);
+            let ended = move |d: &Director| {
+                let catalog = d.catalog_of(teller)?;
+                let moved = |c: &Catalog| c.groups().get(&group).is_some_and(|replicas| replicas.contains(&to));
+                catalog.state(|c| c.moving().is_none() && moved(c)).then_some(())
+            };
             d.once(MOVE_PATIENCE_MS, LOOK_MS, ended, move |d, found| {
-                if let Some(led) = d.leader_of(moving).filter(|led| found.is_some() && led.others.contains(&deaf)) {
+                let led = d.some_led(|led| led.group == group && led.leader != teller && led.has(deaf));
+                if let Some(led) = led.filter(|_| found.is_some()) {
                     d.count(Kind::LeaderUnaware);
                     d.hand_over(&led, deaf);
                 }
                 d.after(UNAWARE_MS, move |d| {
                     d.end_change(keeps, &kept);
-                    d.after(UNAWARE_MS, move |d| d.end_change(cut, &deafness));
+                    let forgotten = move |d: &Director| (!d.stores(from.0, group)).then_some(());
+                    d.once(MOVE_PATIENCE_MS, LOOK_MS, forgotten, move |d, _| d.end_change(cut, &deafness));
                 });
             });
         });
+    }
+
+    /// A move within a zone that `fits`, the groups being placed as they are, of a data group whose replicas all vote,
+    /// while nothing moves; and those replicas.
+    fn possible_move(&self, fits: impl Fn(Move, &Placement) -> bool) -> Option<(Move, Vec<NodeId>)> {
+        let catalog = self.catalog_of(self.catalog_led()?.leader)?;
+        let groups = catalog.state(|c| c.moving().is_none().then(|| c.groups().clone()))?;
+        let led = self.all_led();
+        let votes = |group, replicas: &[NodeId]| {
+            let mut led = led.iter().filter(|led| led.group == group && led.all().count() == replicas.len());
+            led.any(|led| replicas.iter().all(|node| led.has(node.0)))
+        };
+        let mut moves = Vec::new();
+        for (&group, replicas) in groups.iter().filter(|(group, replicas)| votes(**group, replicas)) {
+            for &from in replicas {
+                let near = self.of_zone(self.zone_of(from.0)).into_iter().map(NodeId);
+                moves.extend(near.filter(|to| !replicas.contains(to)).map(|to| Move { group, from, to }));
+            }
+        }
+        moves.retain(|it| fits(*it, &groups));
+        let chosen = self.state().rng.pick(&moves).copied()?;
+        Some((chosen, groups[&chosen.group].clone()))
+    }
+
+    /// Asks the catalog's leader to begin it, as a group's leader does.
+    fn begin_move(&self, it: Move) {
+        let Some(leader) = self.catalog_led().map(|led| led.leader) else { return };
+        let Some(catalog) = self.catalog_of(leader) else { return };
+        let Some(process) = self.world.machines()[&leader].process.clone() else { return };
+        let begin = async move {
+            // What becomes of it is looked for.
+            let _ = catalog.propose(CatalogCommand::BeginMove(it)).await;
+        };
+        self.world.executor.spawn(process.pid, process.seams, Box::pin(begin));
     }
 
     /// Whether a node's disk has something of the group, but for what its replica there has promised.

@@ -243,12 +243,7 @@ impl WorkloadSpec {
                     self.consumers.push(ConsumerSpec { latest: false, ..draw_consumer(&mut dice, client) });
                 }
             }
-            Kind::SuccessorUnheard
-            | Kind::MoveStranded
-            | Kind::MoveReturned
-            | Kind::MoveUnheard
-            | Kind::ArrivalUnheard
-            | Kind::LeaderUnaware => {
+            Kind::MoveReturned | Kind::MoveUnheard | Kind::ArrivalUnheard => {
                 let interval_ms = idle.interval_ms / 2;
                 self.admins.push(AdminSpec { interval_ms, move_percent: 100, ..idle });
             }
