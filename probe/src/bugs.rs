@@ -286,4 +286,6 @@ bugs! {
         "a split, then a merge of one of its children with another shard, while a node that is behind lists the shards";
     UnledByOneReplica "unled-by-one-replica" Raft "of a group that is not led, one replica is asked who votes, and a new one knows of nobody",
         "a replica that takes another's place, in a group that has no leader, while an operator asks whether a node can be stopped";
+    LeaverNotAsked "leaver-not-asked" Lineage "a group is told nothing while the node that a replica is leaving leads it",
+        "a move that can't end, since another new replica of the group is lost, and a stream that is changed meanwhile";
 }

@@ -80,11 +80,11 @@ impl Forgetting {
     }
 
     async fn tell(&self, stream: StreamId, group: GroupId, shards: Vec<u32>) -> Result<(), String> {
-        let replicas = self.catalog.state(|c| c.groups().get(&group).cloned().unwrap_or_default());
+        let nodes = self.catalog.state(|c| c.may_lead(group));
         let named = shards.iter().map(|&index| ShardId { stream, index }).collect();
         let command = command::ForgetShards { at_ms: self.clock.now_ms(), shards: named };
         let command = GroupCommand::ForgetShards(command);
-        propose_to_group(&self.groups, &self.links, group, &replicas, command).await.map_err(|e| e.to_string())?;
+        propose_to_group(&self.groups, &self.links, group, &nodes, command).await.map_err(|e| e.to_string())?;
         let done = CatalogCommand::ShardsForgotten(ShardsForgotten { stream, shards });
         match self.catalog.propose(done).await {
             // Refused: the stream was deleted meanwhile.

@@ -2,6 +2,7 @@
 //!
 //! For commands that may be applied twice only: an answer that does not come says nothing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -68,13 +69,12 @@ impl Outcome {
     }
 }
 
-/// Proposes `command` to `group`, whose replicas are on `replicas`; returns once it is applied on
-/// the leader.
+/// Proposes `command` to `group`, of which one of `nodes` leads; returns once it is applied on the leader.
 pub async fn propose_to_group(
     groups: &Groups,
     links: &Links,
     group: GroupId,
-    replicas: &[NodeId],
+    nodes: &BTreeSet<NodeId>,
     command: GroupCommand,
 ) -> Result<Outcome, RemoteError> {
     let me = links.directory().me().node;
@@ -85,9 +85,9 @@ pub async fn propose_to_group(
     {
         return carried_out(handle.propose(command).await).map_err(|why| RemoteError { group, why });
     }
-    // The leader this node knows of first, then every other replica: one of them leads.
+    // The leader this node knows of first, then every other one.
     let mut targets: Vec<NodeId> = leader.into_iter().collect();
-    targets.extend(replicas.iter().filter(|n| Some(**n) != leader && n.0 != me));
+    targets.extend(nodes.iter().filter(|n| Some(**n) != leader && n.0 != me));
     let body = command.encode();
     let mut why = "no replica is known".to_string();
     for target in targets {

@@ -19,7 +19,7 @@ use braid_stream::catalog_command::{
 };
 use braid_stream::command::{DropStream, GroupCommand, OpenShards, SealShard, SetSettings};
 use braid_stream::group::Sealed;
-use braid_stream::ids::{GroupId, NodeId, ShardId, StreamId};
+use braid_stream::ids::{GroupId, ShardId, StreamId};
 use braid_stream::name::StreamName;
 use braid_stream::shard::ShardSpec;
 use futures_util::future::{join_all, try_join_all};
@@ -84,11 +84,11 @@ fn task(catalog: &Catalog, stream: &Stream) -> Option<Task> {
 
 /// Carries every stream that is on its way on. Returns whether any is still on its way.
 pub async fn carry_out(catalog: &CatalogHandle, groups: &Groups, links: &Links, clock: &NodeClock) -> bool {
-    let (tasks, unsettled, placement) = catalog.state(|c| {
+    let (tasks, unsettled) = catalog.state(|c| {
         let tasks: Vec<Task> = c.streams().filter_map(|stream| task(c, stream)).collect();
-        (tasks, c.unsettled().collect::<Vec<_>>(), c.groups().clone())
+        (tasks, c.unsettled().collect::<Vec<_>>())
     });
-    let round = Round { catalog, groups, links, placement, at_ms: clock.now_ms() };
+    let round = Round { catalog, groups, links, at_ms: clock.now_ms() };
     let done = join_all(tasks.iter().map(|task| round.carry_out(task))).await;
     let mut left = false;
     for stream in unsettled {
@@ -111,7 +111,6 @@ struct Round<'a> {
     catalog: &'a CatalogHandle,
     groups: &'a Groups,
     links: &'a Links,
-    placement: BTreeMap<GroupId, Vec<NodeId>>,
     at_ms: u64,
 }
 
@@ -179,8 +178,8 @@ impl Round<'_> {
     }
 
     async fn propose(&self, group: GroupId, command: GroupCommand) -> Result<Outcome, String> {
-        let replicas = self.placement.get(&group).map_or(&[][..], |r| r.as_slice());
-        propose_to_group(self.groups, self.links, group, replicas, command).await.map_err(|e| e.to_string())
+        let nodes = self.catalog.state(|c| c.may_lead(group));
+        propose_to_group(self.groups, self.links, group, &nodes, command).await.map_err(|e| e.to_string())
     }
 
     async fn decide(&self, command: CatalogCommand) -> Result<(), String> {

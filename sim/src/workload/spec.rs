@@ -236,6 +236,7 @@ impl WorkloadSpec {
                 let interval_ms = idle.interval_ms / 3;
                 self.admins.push(AdminSpec { interval_ms, reshard_percent: 100, ..idle });
             }
+            Kind::SuccessorUnheard => self.admins.push(AdminSpec { update_percent: 100, ..idle }),
             Kind::ReshardUnheard => {
                 self.admins.push(AdminSpec { reshard_percent: 100, ..idle });
                 for nth in 1..=2 {

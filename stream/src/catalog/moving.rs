@@ -61,6 +61,14 @@ impl Catalog {
         elsewhere && self.moving.is_none_or(|it| it.group != group)
     }
 
+    /// The nodes of which one leads the data group, if it is led: those of its replicas, and while one is on its way, the one
+    /// that it leaves.
+    pub fn may_lead(&self, group: GroupId) -> BTreeSet<NodeId> {
+        let replicas = self.groups.get(&group).into_iter().flatten().copied();
+        let moving = self.moving.filter(|it| it.group == group && !planted(Bug::LeaverNotAsked));
+        replicas.chain(moving.map(|it| it.from)).collect()
+    }
+
     /// The nodes that are part of the cluster: neither replaced nor removed.
     pub fn places(&self) -> BTreeMap<NodeId, Place> {
         let present = self.nodes.iter().filter(|(id, _)| self.is_present(**id));

@@ -147,6 +147,21 @@ fn a_move_whose_end_is_to_leave_goes_back() {
 }
 
 #[test]
+fn the_node_that_a_replica_leaves_may_lead_until_the_end() {
+    let mut catalog = catalog(6, 2);
+    let replicas = catalog.groups()[&GroupId(1)].clone();
+    let after = |it: Move| it.carry_out(&replicas).into_iter().collect::<BTreeSet<_>>();
+    let to = NodeId(replicas[0].0 + 3);
+    let it = Move { group: GroupId(1), from: replicas[0], to };
+    apply(&mut catalog, CatalogCommand::BeginMove(it)).unwrap();
+    let all = after(it).into_iter().chain([it.from]).collect();
+    assert_eq!((catalog.may_lead(GroupId(1)), catalog.may_lead(GroupId(2)).len()), (all, 3));
+    apply(&mut catalog, CatalogCommand::EndMove(it)).unwrap();
+    assert_eq!(catalog.may_lead(GroupId(1)), after(it));
+    assert_eq!(catalog.may_lead(GroupId(9)), BTreeSet::new(), "no such group");
+}
+
+#[test]
 fn a_lost_node_takes_its_part_in_a_move_to_its_successor() {
     let mut catalog = catalog(7, 1);
     let vote = begin_to_drain(&mut catalog, 1);
