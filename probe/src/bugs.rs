@@ -288,4 +288,6 @@ bugs! {
         "a replica that takes another's place, in a group that has no leader, while an operator asks whether a node can be stopped";
     LeaverNotAsked "leaver-not-asked" Lineage "a group is told nothing while the node that a replica is leaving leads it",
         "a move that can't end, since another new replica of the group is lost, and a stream that is changed meanwhile";
+    SnapshotTooLate "snapshot-too-late" Raft "no snapshot is offered before the log is trimmed to it",
+        "a leader that trims for the first time while a request to a node that does not answer is on its way";
 }

@@ -245,7 +245,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
-        match snapshot::at_trim_point(&self.replica).await? {
+        let asked = self.trim.get().filter(|_| !planted(Bug::SnapshotTooLate));
+        match snapshot::to_offer(&self.replica, asked).await? {
             Some((last, bytes)) => to_raft(last, bytes).map(Some),
             None => Ok(None),
         }
@@ -262,12 +263,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
-        let (last, bytes) = match self.trim.get() {
-            Some(seq) => snapshot::load_checkpoint(&self.replica, seq).await?,
-            None => snapshot::at_trim_point(&self.replica)
-                .await?
-                .ok_or_else(|| io::Error::other("a snapshot was asked for and nothing was ever trimmed"))?,
-        };
+        let offered = snapshot::to_offer(&self.replica, self.trim.get()).await?;
+        let (last, bytes) =
+            offered.ok_or_else(|| io::Error::other("a snapshot was asked for and nothing was ever trimmed"))?;
         to_raft(last, bytes)
     }
 }

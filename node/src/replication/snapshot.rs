@@ -4,7 +4,7 @@
 //! taken here or sent by a leader whose log no longer had the entries this replica needed. With
 //! the log after it, it is a complete group.
 //!
-//! Invariant: what is offered to a peer is the checkpoint *at the trim point*, never the applied
+//! Invariant: what is offered to a peer is the checkpoint *at the trim point*, or at the next one, never the applied
 //! state: installing a snapshot purges the receiver's log up to it, and the log is the stream.
 //!
 //! Format (version 1): `version u8 · state kind u8 (0 catalog, 1 data) · membership length u32 LE ·
@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use braid_log::{LogId as BraidLogId, SegmentSeq};
+use braid_log::{CheckpointInfo, LogId as BraidLogId, SegmentSeq};
 use braid_probe::{Bug, planted};
 use braid_stream::catalog::Catalog;
 use braid_stream::group::Group;
@@ -98,18 +98,28 @@ pub fn decode(last: BraidLogId, bytes: &Bytes) -> Result<Snapshot, SnapshotError
     Ok(Snapshot { last, membership, state })
 }
 
-/// The checkpoint to offer: the one whose log id is the log's trim point. `None` while nothing was
-/// trimmed, since the log alone is then the whole group.
-pub async fn at_trim_point(replica: &Replica) -> std::io::Result<Option<(BraidLogId, Bytes)>> {
-    let Some(purged) = replica.log.purged() else { return Ok(None) };
+/// The checkpoint to offer: the one before segment `asked`, to which the log is to be trimmed, or else the one at its trim
+/// point. `None` while nothing was trimmed, since the log alone is then the whole group.
+///
+/// openraft trims the log once no request on its way needs it any more, and may want to offer the snapshot before.
+pub async fn to_offer(replica: &Replica, asked: Option<SegmentSeq>) -> std::io::Result<Option<(BraidLogId, Bytes)>> {
+    let purged = replica.log.purged();
+    if purged.is_none() && asked.is_none() {
+        return Ok(None);
+    }
     let checkpoints = replica.log.checkpoints().await?;
+    let is_asked = |info: &&CheckpointInfo| Some(info.seq) == asked && Some(info.last) >= purged;
     let offered = match planted(Bug::SnapshotTooNew) {
         true => checkpoints.good.last(),
-        false => checkpoints.good.iter().find(|info| info.last == purged),
+        false => {
+            let good = &checkpoints.good;
+            good.iter().find(is_asked).or_else(|| good.iter().find(|info| Some(info.last) == purged))
+        }
     };
-    match offered {
-        Some(info) => load_checkpoint(replica, info.seq).await.map(Some),
-        None => Err(std::io::Error::other(format!(
+    match (offered, purged) {
+        (Some(info), _) => load_checkpoint(replica, info.seq).await.map(Some),
+        (None, None) => Ok(None),
+        (None, Some(purged)) => Err(std::io::Error::other(format!(
             "group {}: the log is trimmed up to {}-{} and no checkpoint stands there",
             replica.group.0, purged.term, purged.index
         ))),
@@ -119,4 +129,55 @@ pub async fn at_trim_point(replica: &Replica) -> std::io::Result<Option<(BraidLo
 /// Loads the checkpoint taken before segment `seq`.
 pub async fn load_checkpoint(replica: &Replica, seq: SegmentSeq) -> std::io::Result<(BraidLogId, Bytes)> {
     replica.log.load_checkpoint(seq).await.map_err(|e| std::io::Error::other(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use braid_log::{Entry, EntryKind, Identity, Log, LogOptions};
+    use braid_stream::ids::GroupId;
+
+    use super::*;
+    use crate::index::ordered::OrderedIndex;
+
+    /// A log of at least three segments, a checkpoint before each but the first; where those stand.
+    async fn replica(dir: &Path) -> (Replica, [(SegmentSeq, BraidLogId); 2]) {
+        let options = LogOptions { segment_bytes: 16 << 10, ..LogOptions::default() };
+        let id = Identity { cluster: *b"a cluster's name", node: 1, group: 1 };
+        let (log, _) = Log::open(dir, id, options).await.unwrap();
+        for index in 0..40 {
+            let id = BraidLogId { term: 1, index };
+            let entry = Entry::new(id, EntryKind::Normal, Bytes::from_static(&[7; 2000]));
+            log.append(vec![entry], Box::new(|done| done.unwrap())).unwrap();
+            log.wait_durable(index).await.unwrap();
+        }
+        let mut stand = Vec::new();
+        for segment in &log.segments()[1..3] {
+            let last = log.id_at(segment.first_index - 1).unwrap();
+            log.write_checkpoint(segment.seq, last, Bytes::from_static(b"a state")).await.unwrap();
+            stand.push((segment.seq, last));
+        }
+        let group = GroupId(1);
+        let index = Arc::new(OrderedIndex::new());
+        let replica = Replica::new(group, dir.to_owned(), log, index, State::initial(group), 0);
+        (replica, stand.try_into().expect("two"))
+    }
+
+    /// A leader whose log was to be trimmed for the first time, with a request on its way to a node that did not answer,
+    /// had no snapshot for that node, and openraft stopped (simulator, seed 290006735 of 7358999).
+    #[tokio::test]
+    async fn what_the_log_is_to_be_trimmed_to_is_offered_before_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (replica, [(first, at_first), (second, at_second)]) = replica(dir.path()).await;
+        let offered = async |asked| to_offer(&replica, asked).await.unwrap().map(|(last, _)| last);
+        assert_eq!(offered(None).await, None, "the log alone is the whole group");
+        assert_eq!(offered(Some(first)).await, Some(at_first));
+        replica.log.purge(at_first).await.unwrap();
+        assert_eq!(offered(None).await, Some(at_first));
+        assert_eq!(offered(Some(second)).await, Some(at_second));
+        replica.log.purge(at_second).await.unwrap();
+        assert_eq!(offered(Some(first)).await, Some(at_second), "never less than the trim point");
+    }
 }

@@ -35,6 +35,11 @@ pub(super) const REPLACED_MAX: u64 = 2;
 /// Errors that faults are made of: EIO, ENOSPC, and a disk without power.
 const ORDERED: [&str; 3] = ["Input/output error", "No space left on device", "power is off"];
 
+/// Whether an error is one that a fault was ordered to make.
+fn is_ordered(why: &str) -> bool {
+    ORDERED.iter().any(|error| why.contains(error))
+}
+
 impl Director {
     /// Nodes that have to answer now: those that are there for good, but for one that is taking another's place or
     /// waits to be replaced. Never nobody.
@@ -105,6 +110,10 @@ impl Director {
             self.note_refusal(number, Some(group), &format!("group {}: {why}", group.0));
         } else if let Some(why) = stopped {
             self.tell(format!("node {number} has a replica that stopped: {why}"));
+            if !self.state().tampered.contains(&number) && !is_ordered(&why) {
+                let wrong = format!("node {number} has a replica that stopped, and nothing was done to it: {why}");
+                self.state().wrong.push(Violation::new("running", wrong));
+            }
         } else {
             return;
         }
@@ -137,7 +146,7 @@ impl Director {
 
     fn note_refusal(&self, number: u64, group: Option<GroupId>, why: &str) {
         self.tell(format!("node {number} refuses: {why}"));
-        if ORDERED.iter().any(|error| why.contains(error)) {
+        if is_ordered(why) {
             return; // it says what was done to it, and it passes
         }
         let mut state = self.state();
