@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use braid_env::disk::{self, DirLock, File, Open};
 use braid_env::random;
-use braid_probe::{Mark, reachable, sometimes};
+use braid_probe::{Bug, Mark, planted, reachable, sometimes};
 use bytes::{Bytes, BytesMut};
 
 use crate::checkpoint::{self, Checkpoints, INSTALL_NAME};
@@ -76,6 +76,9 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+/// So often a segment is read, until two readings in a row agree that it is torn or damaged.
+const READINGS_MAX: usize = 4;
 
 /// A tail that a power cut tore, and that is gone now. Nothing in it was acknowledged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -249,7 +252,7 @@ impl Opening<'_> {
         let mut reads: Vec<Read> = Vec::new();
         let mut ahead = None;
         for (i, &seq) in run.iter().enumerate() {
-            let (header, file) = match ahead.take() {
+            let (mut header, mut file) = match ahead.take() {
                 Some(read) => read,
                 None => self.read_segment(seq).await?,
             };
@@ -260,8 +263,25 @@ impl Opening<'_> {
                 prev_end: next.prev_end,
                 unused: i + 2 == run.len() && scan::written(bytes) <= HEADER_BLOCK,
             });
-            let scan = scan::scan(&header, &file);
-            let verdict = recovery::judge(&header, file.len() as u64, &scan, next);
+            let mut readings = 1;
+            let (scan, verdict) = loop {
+                let scan = scan::scan(&header, &file);
+                let verdict = recovery::judge(&header, file.len() as u64, &scan, next);
+                if !matches!(verdict, Verdict::CutTail { .. } | Verdict::Refuse(_)) || planted(Bug::TornAtFirstSight) {
+                    break (scan, verdict);
+                }
+                // A bit may have been misread: what is cut here is gone, and may have been acknowledged.
+                let again = self.read_segment(seq).await?;
+                if again.1 == file {
+                    break (scan, verdict);
+                }
+                readings += 1;
+                if readings > READINGS_MAX {
+                    let why = format!("{readings} readings of it differ");
+                    return Err(self.refuse(Refusal::Damaged { seq, byte: scan.end, why }));
+                }
+                (header, file) = again;
+            };
             if let Verdict::Refuse(why) = verdict {
                 return Err(self.refuse(why));
             }
