@@ -227,7 +227,8 @@ const CLOCKS_MS: u64 = 2_000;
 
 /// What the checkers have to allow for.
 fn bounds(plan: &Plan) -> Bounds {
-    let jumps = plan.faults.iter().filter(|s| matches!(s.fault.kind, Kind::WallBack | Kind::WrongStart));
+    let jumps =
+        plan.faults.iter().filter(|s| matches!(s.fault.kind, Kind::WallBack | Kind::WrongStart | Kind::LeaderMistimed));
     let back_ms = jumps.map(|s| s.fault.amount).sum::<u64>();
     let drift = plan.faults.iter().filter(|s| s.fault.kind == Kind::Drift).map(|s| s.fault.amount).max().unwrap_or(0);
     // A clock that drifts for all of the run is off by this much, and group time with it.
