@@ -303,7 +303,7 @@ fn a_read_of_rotten_bytes_says_where() {
 }
 
 // A bit misread in the last batch looked like what a power cut tears, and three acknowledged records were cut off for good
-// (simulator, seed 86000320 of 4edbbc6 and what it was before).
+// (simulator, seed 86000320 of d8466f5 and what it was before).
 #[test]
 fn a_bit_misread_at_the_end_cuts_nothing() {
     let mut trial = Trial::new(10);
