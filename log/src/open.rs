@@ -77,7 +77,7 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// So often a segment is read, until two readings in a row agree that it is torn or damaged.
+/// So many readings of a segment that is torn or damaged may differ from the one before.
 const READINGS_MAX: usize = 4;
 
 /// A tail that a power cut tore, and that is gone now. Nothing in it was acknowledged.
@@ -252,7 +252,7 @@ impl Opening<'_> {
         let mut reads: Vec<Read> = Vec::new();
         let mut ahead = None;
         for (i, &seq) in run.iter().enumerate() {
-            let (mut header, mut file) = match ahead.take() {
+            let (header, file) = match ahead.take() {
                 Some(read) => read,
                 None => self.read_segment(seq).await?,
             };
@@ -263,28 +263,7 @@ impl Opening<'_> {
                 prev_end: next.prev_end,
                 unused: i + 2 == run.len() && scan::written(bytes) <= HEADER_BLOCK,
             });
-            let mut readings = 1;
-            let (scan, verdict) = loop {
-                let scan = scan::scan(&header, &file);
-                let verdict = recovery::judge(&header, file.len() as u64, &scan, next);
-                if !matches!(verdict, Verdict::CutTail { .. } | Verdict::Refuse(_)) || planted(Bug::TornAtFirstSight) {
-                    break (scan, verdict);
-                }
-                // A bit may have been misread: what is cut here is gone, and may have been acknowledged.
-                let again = self.read_segment(seq).await?;
-                if again.1 == file {
-                    break (scan, verdict);
-                }
-                readings += 1;
-                if readings > READINGS_MAX {
-                    let why = format!("{readings} readings of it differ");
-                    return Err(self.refuse(Refusal::Damaged { seq, byte: scan.end, why }));
-                }
-                (header, file) = again;
-            };
-            if let Verdict::Refuse(why) = verdict {
-                return Err(self.refuse(why));
-            }
+            let Read { header, file, scan, verdict } = self.judge(seq, header, file, next).await?;
             recovery::replay(&mut ledger, &header, &scan).map_err(|r| self.refuse(r))?;
             if next.is_some() {
                 let sealed = matches!(scan.stop, Stop::Sealed { .. });
@@ -297,6 +276,37 @@ impl Opening<'_> {
             }
         }
         Ok((ledger.expect("the run is not empty"), reads))
+    }
+
+    /// What the segment is, which is not to be refused. One that is torn or damaged is read again: a bit may have been
+    /// misread, and what is cut is gone, though it may have been acknowledged.
+    async fn judge(
+        &self,
+        seq: SegmentSeq,
+        mut header: SegmentHeader,
+        mut file: Bytes,
+        next: Option<Next>,
+    ) -> Result<Read, OpenError> {
+        let mut readings = 1;
+        loop {
+            let scan = scan::scan(&header, &file);
+            let verdict = recovery::judge(&header, file.len() as u64, &scan, next);
+            let doubtful = matches!(verdict, Verdict::CutTail { .. } | Verdict::Refuse(_));
+            let again = match doubtful && !planted(Bug::TornAtFirstSight) {
+                true => Some(self.read_segment(seq).await?).filter(|again| again.1 != file),
+                false => None,
+            };
+            match (again, verdict) {
+                (None, Verdict::Refuse(why)) => return Err(self.refuse(why)),
+                (None, verdict) => return Ok(Read { header, file, scan, verdict }),
+                (Some(_), _) if readings == READINGS_MAX => {
+                    let why = format!("{} readings of it differ", readings + 1);
+                    return Err(self.refuse(Refusal::Damaged { seq, byte: scan.end, why }));
+                }
+                (Some(again), _) => (header, file) = again,
+            }
+            readings += 1;
+        }
     }
 
     async fn read_segment(&self, seq: SegmentSeq) -> Result<(SegmentHeader, Bytes), OpenError> {

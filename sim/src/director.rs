@@ -381,7 +381,7 @@ impl Director {
             | Kind::ArrivalUnheard
             | Kind::LeaderUnaware
             | Kind::SuccessorUnheard => {
-                self.wait_for_move(fault.kind);
+                self.strike_at_move(fault.kind);
                 false // counted when it comes to that
             }
             Kind::BitMisread => self.misread(a, fault.amount),

@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use braid_log::{CheckpointInfo, LogId as BraidLogId, SegmentSeq};
+use braid_log::{LogId as BraidLogId, SegmentSeq};
 use braid_probe::{Bug, planted};
 use braid_stream::catalog::Catalog;
 use braid_stream::group::Group;
@@ -104,22 +104,21 @@ pub fn decode(last: BraidLogId, bytes: &Bytes) -> Result<Snapshot, SnapshotError
 /// openraft trims the log once no request on its way needs it any more, and may want to offer the snapshot before.
 pub async fn to_offer(replica: &Replica, asked: Option<SegmentSeq>) -> std::io::Result<Option<(BraidLogId, Bytes)>> {
     let purged = replica.log.purged();
-    if purged.is_none() && asked.is_none() {
-        return Ok(None);
-    }
-    let checkpoints = replica.log.checkpoints().await?;
-    let is_asked = |info: &&CheckpointInfo| Some(info.seq) == asked && Some(info.last) >= purged;
-    let offered = match planted(Bug::SnapshotTooNew) {
-        true => checkpoints.good.last(),
-        false => {
-            let good = &checkpoints.good;
-            good.iter().find(is_asked).or_else(|| good.iter().find(|info| Some(info.last) == purged))
-        }
+    let asked = match planted(Bug::SnapshotTooNew) && (asked.is_some() || purged.is_some()) {
+        true => replica.log.checkpoints().await?.good.last().map(|info| info.seq),
+        false => asked,
     };
-    match (offered, purged) {
-        (Some(info), _) => load_checkpoint(replica, info.seq).await.map(Some),
-        (None, None) => Ok(None),
-        (None, Some(purged)) => Err(std::io::Error::other(format!(
+    if let Some(seq) = asked
+        && let Ok((last, bytes)) = load_checkpoint(replica, seq).await
+        && Some(last) >= purged
+    {
+        return Ok(Some((last, bytes)));
+    }
+    let Some(purged) = purged else { return Ok(None) };
+    let checkpoints = replica.log.checkpoints().await?;
+    match checkpoints.good.iter().find(|info| info.last == purged) {
+        Some(info) => load_checkpoint(replica, info.seq).await.map(Some),
+        None => Err(std::io::Error::other(format!(
             "group {}: the log is trimmed up to {}-{} and no checkpoint stands there",
             replica.group.0, purged.term, purged.index
         ))),

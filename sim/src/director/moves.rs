@@ -37,8 +37,8 @@ impl Director {
         self.some_led(|led| led.group == it.group && led.leader != it.from.0 && led.leader != it.to.0)
     }
 
-    /// Does what these kinds do once a replica moves.
-    pub(super) fn wait_for_move(&self, kind: Kind) {
+    /// Does what these kinds do while a replica moves: they begin a move themselves, or wait for one.
+    pub(super) fn strike_at_move(&self, kind: Kind) {
         match kind {
             Kind::MoveStranded => self.strand_move(),
             Kind::MoveReturned => self.return_move(),
@@ -46,7 +46,7 @@ impl Director {
             Kind::ArrivalUnheard => self.unhear_arrival(),
             Kind::LeaderUnaware => self.lead_unaware(),
             Kind::SuccessorUnheard => self.unhear_successor(),
-            other => unreachable!("{} does not wait for a move", other.name()),
+            other => unreachable!("{} is not about a move", other.name()),
         }
     }
 
