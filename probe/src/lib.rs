@@ -129,3 +129,14 @@ pub const fn acknowledged(_group: u32, _index: u64) {}
 pub fn acknowledged(group: u32, index: u64) {
     watch::acknowledged(group, index);
 }
+
+/// A replica of `group` has opened its log, whose last entry is at index `last`; `None` for an empty one.
+#[cfg(not(feature = "sim"))]
+#[inline(always)]
+pub const fn opened(_group: u32, _last: Option<u64>) {}
+
+/// A replica of `group` has opened its log, whose last entry is at index `last`; `None` for an empty one.
+#[cfg(feature = "sim")]
+pub fn opened(group: u32, last: Option<u64>) {
+    watch::opened(group, last);
+}

@@ -26,6 +26,8 @@ pub trait Watcher {
     fn applied(&self, _entry: AppliedEntry<'_>, _state: &dyn Fn() -> Vec<u8>) {}
     /// See [`crate::acknowledged`]. No lock of the code it watches is held then.
     fn acknowledged(&self, _group: u32, _index: u64) {}
+    /// See [`crate::opened`].
+    fn opened(&self, _group: u32, _last: Option<u64>) {}
 }
 
 thread_local! {
@@ -96,5 +98,11 @@ pub(crate) fn applied(entry: AppliedEntry<'_>, state: &dyn Fn() -> Vec<u8>) {
 pub(crate) fn acknowledged(group: u32, index: u64) {
     if let Some(watcher) = current() {
         watcher.acknowledged(group, index);
+    }
+}
+
+pub(crate) fn opened(group: u32, last: Option<u64>) {
+    if let Some(watcher) = current() {
+        watcher.opened(group, last);
     }
 }

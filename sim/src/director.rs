@@ -12,6 +12,7 @@
 mod combined;
 mod links;
 mod moves;
+mod restarts;
 mod triggers;
 mod watchman;
 
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use braid_env::disk::sim::{DiskEvent, Survive};
+use braid_env::disk::sim::DiskEvent;
 use braid_env::time;
 use braid_node::replication::GroupReplica;
 use braid_stream::ids::GroupId;
@@ -34,10 +35,13 @@ use crate::executor::Pid;
 use crate::fault::{Effect, Fault, Kind, Left};
 use crate::history::At;
 use crate::network::HostId;
-use crate::plan::{Plan, Stop};
+use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::story::{Story, Teller};
-use crate::world::{Crash, World};
+use crate::story::Story;
+use crate::world::World;
+
+/// Bytes that every batch of a log has.
+const FRAME: u64 = 64;
 
 /// Where nodes keep their replicas, each in a directory of its group's number.
 const GROUPS_DIR: &str = "/data/groups";
@@ -73,6 +77,8 @@ struct State {
     terms: Terms,
     /// Each (node, group)'s replica as it was last seen, and the how-manieth that one is.
     lives: BTreeMap<(u64, GroupId), (u64, Weak<GroupReplica>)>,
+    /// How far each node's logs reached when it went down, by group; an entry goes as the log is opened again.
+    kept: BTreeMap<u64, BTreeMap<u32, u64>>,
     /// Nodes whose durable bytes were damaged.
     damaged: BTreeSet<u64>,
     /// Those, and nodes of which reads were made to fail.
@@ -137,6 +143,7 @@ impl Director {
             wrong: Vec::new(),
             terms: Terms::default(),
             lives: BTreeMap::new(),
+            kept: BTreeMap::new(),
             damaged: BTreeSet::new(),
             tampered: BTreeSet::new(),
             since_down: BTreeMap::new(),
@@ -385,6 +392,7 @@ impl Director {
                 false // counted when it comes to that
             }
             Kind::BitMisread => self.misread(a, fault.amount),
+            Kind::TailMisread => self.misread_tail(a, &fault),
         };
         if done {
             self.count(fault.kind);
@@ -489,118 +497,25 @@ impl Director {
         true
     }
 
-    // Going down and coming back.
-
-    fn take_down(&self, numbers: &[u64], effect: Effect, left: Left, for_ms: u64) -> bool {
-        let mut any = false;
-        for &number in numbers {
-            if self.state().gone.contains(&number) {
-                continue;
-            }
-            let (how, survive) = match effect {
-                Effect::PowerLost => (Crash::PowerLost, left.survive()),
-                Effect::Killed => (Crash::Killed, Survive::Everything),
-                Effect::Paused => {
-                    any |= self.pause(number, for_ms);
-                    continue;
-                }
-                Effect::HandsOver => {
-                    // Not here: whoever passes a mark may hold a lock that looking at groups needs.
-                    self.after(0, move |d| d.hand_over_from(number));
-                    any = true;
-                    continue;
-                }
-            };
-            any = true;
-            self.world.crash(number, how, survive);
-            self.state().down.insert(number);
-            // What was to be back at once is.
-            let spread = self.state().rng.below(for_ms.clamp(20, 1_000));
-            self.after(for_ms + spread, move |d| d.bring_back(number));
+    /// A node loses power, and as it starts again, a bit of the last batch of one of its logs is misread. What was not
+    /// synced is gone: a later frame would show that the batch was durable.
+    fn misread_tail(&self, number: u64, fault: &Fault) -> bool {
+        let Some(node) = self.world.node(number) else { return false };
+        let groups: Vec<GroupId> = node.groups().all().into_iter().map(|replica| replica.id()).collect();
+        let Some(group) = self.state().rng.pick(&groups).copied() else { return false };
+        let (disk, dir) = (self.world.machines()[&number].disk.clone(), dir_of(group));
+        let is_segment = |path: &PathBuf| path.parent() == Some(&dir) && name(path).starts_with("segment-");
+        let Some(segment) = disk.files().into_iter().filter(is_segment).max() else { return false };
+        let last_batch = disk.durable_before(&segment, 1)..disk.durable_before(&segment, 0);
+        if last_batch.is_empty() || !self.take_down(&[number], Effect::PowerLost, Left::Nothing, fault.for_ms) {
+            return false;
         }
-        any
-    }
-
-    fn bring_back(&self, number: u64) {
-        {
-            let mut state = self.state();
-            state.down.remove(&number);
-            if state.gone.contains(&number) {
-                return;
-            }
-        }
-        self.start(number);
-    }
-
-    fn start(&self, number: u64) {
-        if let Some(pid) = self.world.start(number) {
-            self.story.name(pid, Teller::Node(number));
-            self.tell(format!("node {number} starts"));
-        }
-    }
-
-    /// Starts every node.
-    pub fn start_all(&self) {
-        for number in self.world.nodes() {
-            self.start(number);
-        }
-    }
-
-    /// The nodes that are meant.
-    pub fn nodes_to_stop(&self, stop: Stop) -> Vec<u64> {
-        match stop {
-            Stop::Node(nth) => vec![self.nth(nth)],
-            Stop::Zone(zone) => self.of_zone(zone),
-        }
-    }
-
-    /// Whether bytes of a node that is neither among these nor lost were damaged.
-    pub fn are_others_damaged(&self, nodes: &[u64]) -> bool {
-        let state = self.state();
-        state.damaged.iter().any(|it| !nodes.contains(it) && !state.gone.contains(it))
-    }
-
-    /// These nodes are killed, and never started again.
-    pub fn stop_for_good(&self, nodes: &[u64]) {
-        self.tell(format!("nodes {nodes:?} are stopped for good, which is said to be safe"));
-        for &number in nodes {
-            self.state().gone.insert(number);
-            self.world.crash(number, Crash::Killed, Survive::Everything);
-        }
-    }
-
-    /// Ends every fault; the nodes of `dead` are gone for good.
-    pub fn heal(&self, dead: Option<usize>) {
-        self.tell(format!("healed, but for zone {dead:?}"));
-        if let Some(zone) = dead {
-            for number in self.of_zone(zone) {
-                self.world.crash(number, Crash::PowerLost, Survive::Nothing);
-                self.state().gone.insert(number);
-            }
-        }
-        {
-            let mut state = self.state();
-            state.over = true;
-            state.down.clear();
-            state.links.clear();
-        }
-        for number in self.world.nodes() {
-            self.with_disk(number, |disk| {
-                disk.set_stuck(false);
-                disk.set_slowness(1);
-                disk.set_capacity(None);
-                disk.forget_ordered();
-            });
-            let pid = self.world.machines()[&number].process.as_ref().map(|p| p.pid);
-            if let Some(pid) = pid {
-                self.world.executor.pause(pid, false);
-                self.world.executor.slow_down(pid, None);
-            }
-        }
-        self.mend_links();
-        for number in self.alive() {
-            self.start(number);
-        }
+        self.state().tampered.insert(number);
+        // At its beginning: a small one is mostly padding.
+        let byte = last_batch.start + (fault.amount >> 8) % (last_batch.end - last_batch.start).min(FRAME);
+        disk.flip_on_next_read(&segment, byte, (fault.amount % 8) as u8);
+        self.tell(format!("byte {byte} of {} on node {number} is to be misread", segment.display()));
+        true
     }
 }
 

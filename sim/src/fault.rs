@@ -63,6 +63,7 @@ kinds! {
     StuckDisk "disk stuck",
     BitFlip "bit flipped on disk",
     BitMisread "bit flipped in a read",
+    TailMisread "last batch misread at a start",
     IndexLost "record index lost",
     LeaderDamaged "leader's segments damaged",
     LeaderRaced "leader cut off while a follower restarts",
@@ -86,6 +87,7 @@ kinds! {
 impl Kind {
     /// Those of several steps, each of which drives the cluster into a corner.
     pub const COMBINED: &'static [Kind] = &[
+        Kind::TailMisread,
         Kind::LeaderDamaged,
         Kind::LeaderRaced,
         Kind::LeaderStalls,
@@ -129,7 +131,7 @@ impl Kind {
 
     /// Whether stored bytes may be called damaged because of it.
     pub fn damages(self) -> bool {
-        matches!(self, Kind::BitFlip | Kind::BitMisread | Kind::ReadError | Kind::LeaderDamaged)
+        matches!(self, Kind::BitFlip | Kind::BitMisread | Kind::TailMisread | Kind::ReadError | Kind::LeaderDamaged)
     }
 }
 
@@ -188,6 +190,7 @@ impl Fault {
         let other = (node + 1 + rng.below(u64::from(nodes.max(2) - 1)) as u32) % nodes.max(1);
         let for_ms = match kind {
             Kind::Kill
+            | Kind::TailMisread
             | Kind::IndexLost
             | Kind::WrongStart
             | Kind::Restart

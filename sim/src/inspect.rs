@@ -9,7 +9,8 @@ use braid_log::{Entry, LogId};
 use braid_node::Node;
 use braid_node::index::RecordIndex;
 use braid_node::replication::{CatalogHandle, GroupReplica, State, checkpoint_state};
-use braid_stream::catalog::{Catalog, Stream};
+use braid_stream::ShardState;
+use braid_stream::catalog::{Catalog, Stream, StreamShard};
 use braid_stream::ids::{GroupId, NodeId};
 
 use crate::checkers::Violation;
@@ -35,6 +36,9 @@ const QUIET: Duration = Duration::from_secs(12);
 
 /// How long a cluster may take to come to rest.
 const AT_REST: Duration = Duration::from_secs(72);
+
+/// Of how many moments of a stream it is asked what was open then.
+const MOMENTS_MAX: usize = 40;
 
 /// Every replica of these nodes, once all of a group have applied the same, or don't within half a minute.
 pub async fn replicas(world: &World, nodes: &[u64]) -> Vec<Violation> {
@@ -155,6 +159,22 @@ fn settings_now(world: &World, nodes: &[u64]) -> Vec<Violation> {
 /// Those of `nodes` that run.
 fn running(world: &World, nodes: &[u64]) -> Vec<(u64, Arc<Node>)> {
     nodes.iter().filter_map(|n| Some((*n, world.node(*n)?))).collect()
+}
+
+/// When shards were closed, of each stream: the latest of these moments, milliseconds since the epoch.
+pub fn closed(world: &World, nodes: &[u64]) -> Vec<(String, Vec<u64>)> {
+    let Some(catalog) = newest_catalog(&running(world, nodes)) else { return Vec::new() };
+    let closed_at = |shard: &StreamShard| match shard.state {
+        ShardState::Closed { at_ms, .. } => Some(at_ms),
+        ShardState::Open => None,
+    };
+    catalog.state(|catalog| {
+        let of_stream = |stream: &Stream| {
+            let moments: BTreeSet<u64> = stream.shards.values().filter_map(closed_at).collect();
+            (stream.name.to_string(), moments.into_iter().rev().take(MOMENTS_MAX).collect())
+        };
+        catalog.streams().map(of_stream).collect()
+    })
 }
 
 /// The replica of the catalog that has applied the most.

@@ -153,6 +153,11 @@ impl braid_probe::watch::Watcher for Ear {
         let (_, pid) = executor::current();
         self.director.on_committed(pid, group, index);
     }
+
+    fn opened(&self, group: u32, last: Option<u64>) {
+        let (_, pid) = executor::current();
+        self.director.on_opened(pid, group, last);
+    }
 }
 
 /// Until it is dropped, this thread's marks go to the ear.

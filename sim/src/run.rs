@@ -359,7 +359,11 @@ impl Scene {
             let recorder = recorder.clone();
             // Twice what a shard may take in that time, at the rate at which it may be read.
             let bound = Duration::from_secs(120) + Duration::from_millis(plan.duration_ms * 3 / 2);
-            let reading = clients.spawn(|| async move { workload::final_read(&recorder, &answering, bound).await });
+            let closed = inspect::closed(world, &director.alive());
+            let reading = clients.spawn(|| async move {
+                workload::final_read(&recorder, &answering, bound).await;
+                workload::open_at(&recorder, &answering, closed).await;
+            });
             let _ = reading.await;
         }
         let mut wrong = inspect::members(world, &director.alive()).await;

@@ -253,7 +253,8 @@ impl SimDisk {
         self.named(path.as_ref(), |file| file.durable_before(syncs))
     }
 
-    /// The next read of byte `byte` gives it with bit `bit` flipped; the one after is right again.
+    /// The next read of byte `byte` gives it with bit `bit` flipped, also after a loss of power; the one after is
+    /// right again.
     pub fn flip_on_next_read(&self, path: impl AsRef<Path>, byte: u64, bit: u8) {
         self.named(path.as_ref(), |file| file.flip_on_next_read(byte, bit));
     }

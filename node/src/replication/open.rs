@@ -141,6 +141,7 @@ pub async fn open_group(group: GroupId, options: &GroupOptions) -> Result<Arc<Gr
     let identity = options.log_identity(group);
     let (log, recovered) = Log::open(&dir, identity, options.log.clone()).await.map_err(OpenError::Log)?;
     tracing::info!(group = group.0, "log opened: {recovered:?}");
+    braid_probe::opened(group.0, log.last_id().map(|id| id.index));
     if let Some(promise) = &promise {
         promise.renew(&log).await.map_err(at)?;
     }

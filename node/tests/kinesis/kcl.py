@@ -3,6 +3,7 @@
 import collections
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -85,5 +86,10 @@ class Worker:
         return found
 
     def words(self):
+        """What it said, how many records it gave, and what its threads do, which Java says of itself when it is sent this signal."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
+            time.sleep(1)
         events = [it for it in self.said if not isinstance(it[1], Given)]
-        return f"{events[-40:]}\n{''.join(self.rest)[-9000:]}"
+        counts = {shard: len(given) for shard, given in self.given().items()}
+        return f"{events[-40:]}\ngiven: {counts}\n{''.join(self.rest)[-60000:]}"

@@ -16,6 +16,7 @@ pub mod behind;
 pub mod durable;
 pub mod final_reads;
 pub mod iterators;
+pub mod kept;
 pub mod leases;
 pub mod liveness;
 pub mod members;
@@ -196,6 +197,7 @@ pub const INSIDE: &[(&str, &str)] = &[
     (replicas::NAME, replicas::PROMISE),
     (terms::NAME, terms::PROMISE),
     (durable::NAME, durable::PROMISE),
+    (kept::NAME, kept::PROMISE),
     (leases::NAME, leases::PROMISE),
     (agreement::NAME, agreement::PROMISE),
     (members::NAME, members::PROMISE),

@@ -276,7 +276,7 @@ impl Director {
     }
 
     /// Whether a node's disk has something of the group, but for what its replica there has promised.
-    fn stores(&self, number: u64, group: GroupId) -> bool {
+    pub(super) fn stores(&self, number: u64, group: GroupId) -> bool {
         let dir = dir_of(group);
         self.world.machines()[&number].disk.files().iter().any(|file| file.starts_with(&dir))
     }

@@ -70,7 +70,10 @@ impl Director {
         }
         if mark == Mark::GroupForgotten.name() {
             // Not here: whoever passes a mark may hold a lock that looking at groups needs.
-            self.after(0, move |d| d.check_forgotten(number));
+            self.after(0, move |d| {
+                d.check_forgotten(number);
+                d.forget_kept(number);
+            });
         }
         self.pull(Some(number), |trigger| match trigger {
             Trigger::Mark { name, skip } if name == mark => Some(*skip),

@@ -1,7 +1,7 @@
 //! The clients of a run: what they put, read and administer, written down as they see it.
 //!
 //! ```text
-//!  WorkloadSpec::draw(seed) ─▶ run ─▶ (faults stop: Note::Healed) ─▶ liveness ─▶ final_read ─▶ checkers
+//!  WorkloadSpec::draw(seed) ─▶ run ─▶ (faults stop: Note::Healed) ─▶ liveness ─▶ final_read, open_at ─▶ checkers
 //! ```
 //! Invariant: everything waits through `braid_env` and every call has a deadline, so that each function
 //! here ends soon after its time is up, whatever the cluster does; and every random choice is the
@@ -15,6 +15,7 @@ mod dice;
 mod final_read;
 mod knowledge;
 mod liveness;
+mod moments;
 pub mod node_client;
 mod outage;
 mod poller;
@@ -33,6 +34,7 @@ use braid_env::time::{self, Instant};
 pub use dice::Dice;
 pub use final_read::final_read;
 pub use liveness::{Answering, liveness};
+pub use moments::open_at;
 pub use outage::may_stop;
 pub use spec::*;
 

@@ -293,7 +293,6 @@ impl FileData {
             self.live = self.durable.clone();
         }
         self.diverged = false;
-        self.misreads.clear();
         losses
     }
 
