@@ -292,4 +292,6 @@ bugs! {
         "a leader that trims for the first time while a request to a node that does not answer is on its way";
     TornAtFirstSight "torn-at-first-sight" Log "recovery cuts a torn tail off that it has read once",
         "a bit misread in the last, large batch of one of the two replicas that have it";
+    ClosedBeforeOpen "closed-before-open" Lineage "a listing takes a shard for closed when it was sealed, though its parents were sealed later by their clock",
+        "a node whose wall clock is ahead seals a shard, and one of its children is split where the clock is right";
 }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!  parent   ├───────────────┤                    open from its parents' end to its own: both ends are one moment,
-//!  children                 ├────────────▶       when the last of the parents was sealed
+//!  children                 ├────────────▶       when the last of the parents was sealed, or later: no end is before
+//!                                                the beginning
 //! ```
 //! A creation second says less: it is whole, and made greater than the parents' where those are as young.
 //!
@@ -35,16 +36,23 @@ pub enum ShardFilter {
     FromTimestamp(u64),
 }
 
+/// When a shard was open: since then, and until then; `None` while it is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    pub since_ms: u64,
+    pub until_ms: Option<u64>,
+}
+
 impl Stream {
     /// The shards that are wanted, by index.
     pub fn listed(&self, filter: ShardFilter, now_ms: u64) -> impl Iterator<Item = (u32, &StreamShard)> {
         let horizon = now_ms.saturating_sub(self.retention_ms);
-        let wanted = move |index: u32, shard: &StreamShard| {
-            let until = self.open_until(shard);
+        let wanted = move |index: u32, span: Span| {
+            let until = span.until_ms;
             if until.is_some_and(|until| until <= horizon) {
                 return false;
             }
-            let open_at = |ms: u64| self.open_from(shard) <= ms && until.is_none_or(|until| ms < until);
+            let open_at = |ms: u64| span.since_ms <= ms && until.is_none_or(|until| ms < until);
             match filter {
                 ShardFilter::All | ShardFilter::FromTrimHorizon => true,
                 ShardFilter::After(after) => index > after,
@@ -56,26 +64,38 @@ impl Stream {
                 ShardFilter::FromTimestamp(ms) => until.is_none_or(|until| ms < until),
             }
         };
-        self.shards.iter().map(|(&index, shard)| (index, shard)).filter(move |(index, shard)| wanted(*index, shard))
+        let shards = self.shards.iter().zip(self.spans());
+        shards.filter(move |&((&index, _), span)| wanted(index, span)).map(|((&index, shard), _)| (index, shard))
     }
 
-    /// When a shard's place was taken by its children; `None` while it is open. No record of it arrived later.
-    pub fn open_until(&self, shard: &StreamShard) -> Option<u64> {
-        let ShardState::Closed { at_ms, children, .. } = &shard.state else { return None };
-        let child = children.first().and_then(|index| self.shards.get(index));
-        let child = child.filter(|_| !planted(Bug::OpenUntilSealed));
+    /// When each of the shards was open, in the order of their indexes: until its place was taken by its children, and
+    /// no record of it arrived later. 0 is since when a stream's first shards are open, and those whose parents are
+    /// forgotten: all that is kept arrived later.
+    ///
+    /// Each group seals by its own time. A shard whose group's clock is behind its parents' may be sealed, by these
+    /// times, before it was opened: then it was never open, and nothing is open twice (seed 310000123).
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        // Parents have smaller indexes than their children.
+        let mut lives: Vec<(u32, Span)> = Vec::with_capacity(self.shards.len());
+        for (&index, shard) in &self.shards {
+            let ended =
+                |parent: u32| lives.binary_search_by_key(&parent, |it| it.0).ok().and_then(|at| lives[at].1.until_ms);
+            let since_ms = shard.parents.iter().flatten().filter_map(|&parent| ended(parent)).max().unwrap_or(0);
+            let until_ms = match shard.state {
+                ShardState::Closed { at_ms, .. } if planted(Bug::ClosedBeforeOpen) => Some(at_ms),
+                ShardState::Closed { at_ms, .. } => Some(at_ms.max(since_ms)),
+                ShardState::Open => None,
+            };
+            lives.push((index, Span { since_ms, until_ms }));
+        }
         // The two parents of a merge are sealed one after the other, and the child takes both places at once.
-        Some(child.map_or(*at_ms, |child| self.open_from(child).max(*at_ms)))
-    }
-
-    /// Since when it takes records. 0 for a stream's first shards, and for those whose parents are forgotten: all that
-    /// is kept arrived later.
-    fn open_from(&self, shard: &StreamShard) -> u64 {
-        let parents = shard.parents.iter().flatten().filter_map(|index| self.shards.get(index));
-        let sealed = parents.filter_map(|parent| match &parent.state {
-            ShardState::Closed { at_ms, .. } => Some(*at_ms),
-            ShardState::Open => None,
-        });
-        sealed.max().unwrap_or(0)
+        let since: Vec<(u32, u64)> = lives.iter().map(|(index, span)| (*index, span.since_ms)).collect();
+        let until = |(shard, span): (&StreamShard, Span)| {
+            let ShardState::Closed { children, .. } = &shard.state else { return span };
+            let child = children.first().filter(|_| !planted(Bug::OpenUntilSealed));
+            let taken = child.and_then(|child| since.binary_search_by_key(child, |it| it.0).ok()).map(|at| since[at].1);
+            Span { until_ms: span.until_ms.max(taken), ..span }
+        };
+        self.shards.values().zip(lives.into_iter().map(|(_, span)| span)).map(until).collect()
     }
 }

@@ -20,6 +20,7 @@ use super::{Catalog, CatalogReply, ForgetError, StreamError};
 use crate::catalog_command::{ForgetShards, ShardsForgotten};
 use crate::ids::{GroupId, StreamId};
 use crate::limits::TIME_MS_MAX;
+use crate::listing::Span;
 
 impl Catalog {
     /// Of each stream, the shards whose records all were past retention `grace_ms` ago; at most `most` of each, in the
@@ -28,12 +29,12 @@ impl Catalog {
         let at_ms = now_ms.saturating_sub(grace_ms);
         let of = |stream: &Stream| {
             let mut found: Vec<u32> = Vec::new();
-            for (&index, shard) in &stream.shards {
+            for ((&index, shard), span) in stream.shards.iter().zip(stream.spans()) {
                 if found.len() == most {
                     break;
                 }
                 let mut parents = shard.parents.iter().flatten().filter(|it| stream.shards.contains_key(it));
-                if is_past(stream, index, at_ms) && parents.all(|it| found.contains(it)) {
+                if is_past(stream, span, at_ms) && parents.all(|it| found.contains(it)) {
                     found.push(index);
                 }
             }
@@ -69,6 +70,7 @@ impl Catalog {
         if !is_serving(stream) {
             return Err(StreamError::Status { stream: *id, status: stream.status });
         }
+        let spans: BTreeMap<u32, Span> = stream.shards.keys().copied().zip(stream.spans()).collect();
         for (nth, &index) in shards.iter().enumerate() {
             let shard = stream.shard_id(index);
             let Some(known) = stream.shards.get(&index) else {
@@ -77,7 +79,7 @@ impl Catalog {
                     false => return Err(ForgetError::NoSuchShard { shard }.into()),
                 }
             };
-            if !is_past(stream, index, now_ms) {
+            if !is_past(stream, spans[&index], now_ms) {
                 return Err(ForgetError::Kept { shard }.into());
             }
             let parents = known.parents.iter().flatten().filter(|it| stream.shards.contains_key(it));
@@ -110,9 +112,8 @@ fn is_serving(stream: &Stream) -> bool {
     matches!(stream.status, StreamStatus::Active | StreamStatus::Updating)
 }
 
-/// Whether a shard is closed, and at `at_ms` all of its records were past retention.
-fn is_past(stream: &Stream, index: u32, at_ms: u64) -> bool {
-    let until = stream.shards.get(&index).and_then(|shard| stream.open_until(shard));
+/// Whether a shard that was open then is closed, and at `at_ms` all of its records were past retention.
+fn is_past(stream: &Stream, open: Span, at_ms: u64) -> bool {
     let kept_ms = if planted(Bug::ForgottenEarly) { stream.retention_ms / 2 } else { stream.retention_ms };
-    until.is_some_and(|until| until.saturating_add(kept_ms) <= at_ms)
+    open.until_ms.is_some_and(|until| until.saturating_add(kept_ms) <= at_ms)
 }

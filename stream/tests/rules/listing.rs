@@ -92,6 +92,28 @@ fn every_filter() {
     }
 }
 
+/// The simulator's seed 310000123: a node whose clock was far ahead sealed a shard, and another one its child.
+#[test]
+fn a_shard_that_was_sealed_before_its_parents_was_never_open() {
+    let mut catalog = catalog(1);
+    split(&mut catalog, 0, 10 * HOUR);
+    split(&mut catalog, 1, 9 * HOUR);
+    split(&mut catalog, 3, 8 * HOUR);
+    let day_one = 23 * HOUR;
+    for (at_ms, open) in [
+        (8 * HOUR, vec![0]),
+        (9 * HOUR, vec![0]),
+        (10 * HOUR - 1, vec![0]),
+        (10 * HOUR, vec![2, 4, 5, 6]),
+        (11 * HOUR, vec![2, 4, 5, 6]),
+    ] {
+        assert_eq!(listed(&catalog, ShardFilter::AtTimestamp(at_ms), day_one), open, "at {at_ms}");
+    }
+    // Nor is it forgotten before them.
+    assert_eq!(catalog.forgettable(9 * HOUR + RETENTION, 0, 9), BTreeMap::new());
+    assert_eq!(catalog.forgettable(10 * HOUR + RETENTION, 0, 9), BTreeMap::from([(STREAM, vec![0, 1, 3])]));
+}
+
 /// What is known of each shard from having been there: since when it was open, and until when.
 #[derive(Default)]
 struct Oracle(BTreeMap<u32, (u64, Option<u64>)>);
@@ -130,16 +152,18 @@ proptest! {
     #[test]
     fn any_history_is_listed_as_it_was(
         first in 1..4u32,
-        // Which open shard, split or merge, how long after the last one, how much later the other parent is sealed.
-        changes in prop::collection::vec((any::<usize>(), any::<bool>(), 1..12 * HOUR, 0..5_000u64), 0..12),
+        // Which open shard, split or merge, how long after the last one, how much later the other parent is sealed, and
+        // how far the clock that it is sealed by is behind.
+        changes in prop::collection::vec((any::<usize>(), any::<bool>(), 1..12 * HOUR, 0..5_000u64, 0..2 * HOUR), 0..12),
         looks in prop::collection::vec((0..100 * HOUR, 0..60 * HOUR), 1..12),
         forget in any::<bool>(),
     ) {
         let mut catalog = catalog(first);
         let mut oracle = Oracle((0..first).map(|index| (index, (0, None))).collect());
         let mut now_ms = 2_000;
-        for (choice, merge, pause, later) in changes {
+        for (choice, merge, pause, later, behind) in changes {
             now_ms += pause;
+            let sealed_ms = now_ms.saturating_sub(behind);
             let mut open: Vec<(HashRange, u32)> =
                 stream(&catalog).shards.iter().filter(|(_, it)| it.is_open()).map(|(index, it)| (it.range, *index)).collect();
             open.sort_unstable();
@@ -148,19 +172,21 @@ proptest! {
             let gone = match open.get(nth + 1) {
                 Some(&(_, adjacent)) if merge => {
                     let shape = Reshape::Merge { shard: open[nth].1, adjacent };
-                    reshape(&mut catalog, shape, &[now_ms, now_ms + later]);
+                    reshape(&mut catalog, shape, &[sealed_ms, sealed_ms + later]);
                     now_ms += later;
-                    vec![open[nth].1, adjacent]
+                    vec![(open[nth].1, sealed_ms), (adjacent, sealed_ms + later)]
                 }
                 _ => {
-                    split(&mut catalog, open[nth].1, now_ms);
-                    vec![open[nth].1]
+                    split(&mut catalog, open[nth].1, sealed_ms);
+                    vec![(open[nth].1, sealed_ms)]
                 }
             };
-            for index in gone {
-                oracle.0.get_mut(&index).unwrap().1 = Some(now_ms);
+            // Not before they were opened.
+            let until = gone.iter().map(|&(index, sealed_ms)| sealed_ms.max(oracle.0[&index].0)).max().unwrap();
+            for (index, _) in gone {
+                oracle.0.get_mut(&index).unwrap().1 = Some(until);
             }
-            oracle.0.extend((next..stream(&catalog).next_shard).map(|index| (index, (now_ms, None))));
+            oracle.0.extend((next..stream(&catalog).next_shard).map(|index| (index, (until, None))));
             if forget {
                 // Whatever may be forgotten, at any time: nobody can tell from a listing.
                 for (stream, shards) in catalog.forgettable(now_ms, 0, 2) {
