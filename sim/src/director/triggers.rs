@@ -70,10 +70,10 @@ impl Director {
         }
         if mark == Mark::GroupForgotten.name() {
             // Not here: whoever passes a mark may hold a lock that looking at groups needs.
-            self.after(0, move |d| {
-                d.check_forgotten(number);
-                d.forget_kept(number);
-            });
+            self.after(0, move |d| d.check_forgotten(number));
+            // Once all is mended, too: a replica may come back then, and begin anew (seed 310003838).
+            let director = self.clone();
+            self.world.executor.call_at(self.world.executor.now(), move || director.forget_kept(number));
         }
         self.pull(Some(number), |trigger| match trigger {
             Trigger::Mark { name, skip } if name == mark => Some(*skip),
