@@ -1014,7 +1014,16 @@ def kcl(endpoints, retrieval="fan-out", jars=KCL_3):
         kinesis.active("s")
         write(f"after-{n}" for n in range(50))
         ends = {(shard, "ends") for shard in (first, second, upper)}
-        worker.until("all is given", lambda: ends <= set(worker.said) and sum(map(len, worker.given().values())) >= 150)
+        try:
+            worker.until("all is given", lambda: ends <= set(worker.said) and sum(map(len, worker.given().values())) >= 150)
+        except AssertionError:
+            # Whether it is KCL that waits, or Braid that does not say that a shard has ended.
+            for endpoint in endpoints:
+                for shard in (first, second, lower, upper, merged):
+                    records, last = Kinesis([endpoint]).read("s", shard)
+                    children = [it["ShardId"] for it in last.get("ChildShards", [])]
+                    print(f"{endpoint}: {shard} has {len(records)} records, ended: {'NextShardIterator' not in last}, children: {children}")
+            raise
     equal({shard: [it.text for it in given] for shard, given in worker.given().items()}, put)
     for parent, child in [(first, lower), (first, upper), (upper, merged), (second, merged)]:
         events = [it for it in worker.said if it in [(parent, "ends"), (child, "begins")]]
