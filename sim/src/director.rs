@@ -511,7 +511,7 @@ impl Director {
             return false;
         }
         self.state().tampered.insert(number);
-        // At its beginning: a small one is mostly padding.
+        // Where its first frame says what it is.
         let byte = last_batch.start + (fault.amount >> 8) % (last_batch.end - last_batch.start).min(FRAME);
         disk.flip_on_next_read(&segment, byte, (fault.amount % 8) as u8);
         self.tell(format!("byte {byte} of {} on node {number} is to be misread", segment.display()));
