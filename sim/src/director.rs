@@ -457,8 +457,7 @@ impl Director {
     /// before a crash can't be told from a torn write, a named limit.
     fn settled(&self, number: u64, segment: &Path, len: u64) -> u64 {
         let disk = self.world.machines()[&number].disk.clone();
-        let later =
-            |file: &Path| file.parent() == segment.parent() && name(file).starts_with("segment-") && file > segment;
+        let later = |file: &Path| segment.parent().is_some_and(|dir| is_segment(file, dir)) && file > segment;
         match disk.files().iter().any(|file| later(file)) {
             true => len,
             false => disk.durable_before(segment, 2).min(len),
@@ -492,8 +491,7 @@ impl Director {
         if len == 0 {
             return false;
         }
-        self.state().tampered.insert(number);
-        disk.flip_on_next_read(path, (amount >> 8) % len, (amount % 8) as u8);
+        self.misread_byte(number, path, (amount >> 8) % len, amount);
         true
     }
 
@@ -504,18 +502,23 @@ impl Director {
         let groups: Vec<GroupId> = node.groups().all().into_iter().map(|replica| replica.id()).collect();
         let Some(group) = self.state().rng.pick(&groups).copied() else { return false };
         let (disk, dir) = (self.world.machines()[&number].disk.clone(), dir_of(group));
-        let is_segment = |path: &PathBuf| path.parent() == Some(&dir) && name(path).starts_with("segment-");
-        let Some(segment) = disk.files().into_iter().filter(is_segment).max() else { return false };
+        let segments = disk.files().into_iter().filter(|path| is_segment(path, &dir));
+        let Some(segment) = segments.max() else { return false };
         let last_batch = disk.durable_before(&segment, 1)..disk.durable_before(&segment, 0);
         if last_batch.is_empty() || !self.take_down(&[number], Effect::PowerLost, Left::Nothing, fault.for_ms) {
             return false;
         }
-        self.state().tampered.insert(number);
         // Where its first frame says what it is.
         let byte = last_batch.start + (fault.amount >> 8) % (last_batch.end - last_batch.start).min(FRAME);
-        disk.flip_on_next_read(&segment, byte, (fault.amount % 8) as u8);
-        self.tell(format!("byte {byte} of {} on node {number} is to be misread", segment.display()));
+        self.misread_byte(number, &segment, byte, fault.amount);
         true
+    }
+
+    /// One of the byte's bits, as the fault's amount has it.
+    fn misread_byte(&self, number: u64, path: &Path, byte: u64, amount: u64) {
+        self.state().tampered.insert(number);
+        self.with_disk(number, |disk| disk.flip_on_next_read(path, byte, (amount % 8) as u8));
+        self.tell(format!("byte {byte} of {} on node {number} is to be misread", path.display()));
     }
 }
 
@@ -532,6 +535,11 @@ fn either_way(fault: &Fault) -> i64 {
 /// Where a node keeps its replica of a group.
 fn dir_of(group: GroupId) -> PathBuf {
     Path::new(GROUPS_DIR).join(group.0.to_string())
+}
+
+/// Whether a file of that directory is a segment of its log.
+fn is_segment(path: &Path, dir: &Path) -> bool {
+    path.parent() == Some(dir) && name(path).starts_with("segment-")
 }
 
 fn name(path: &Path) -> &str {

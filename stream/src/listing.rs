@@ -64,8 +64,8 @@ impl Stream {
                 ShardFilter::FromTimestamp(ms) => until.is_none_or(|until| ms < until),
             }
         };
-        let shards = self.shards.iter().zip(self.spans());
-        shards.filter(move |&((&index, _), span)| wanted(index, span)).map(|((&index, shard), _)| (index, shard))
+        let shards = self.shards.values().zip(self.spans());
+        shards.filter(move |&(_, (index, span))| wanted(index, span)).map(|(shard, (index, _))| (index, shard))
     }
 
     /// When each of the shards was open, in the order of their indexes: until its place was taken by its children, and
@@ -74,28 +74,27 @@ impl Stream {
     ///
     /// Each group seals by its own time. A shard whose group's clock is behind its parents' may be sealed, by these
     /// times, before it was opened: then it was never open, and nothing is open twice (seed 310000123).
-    pub(crate) fn spans(&self) -> Vec<Span> {
-        // Parents have smaller indexes than their children.
-        let mut lives: Vec<(u32, Span)> = Vec::with_capacity(self.shards.len());
+    pub(crate) fn spans(&self) -> Vec<(u32, Span)> {
+        let mut spans: Vec<(u32, Span)> = Vec::with_capacity(self.shards.len());
         for (&index, shard) in &self.shards {
-            let ended =
-                |parent: u32| lives.binary_search_by_key(&parent, |it| it.0).ok().and_then(|at| lives[at].1.until_ms);
-            let since_ms = shard.parents.iter().flatten().filter_map(|&parent| ended(parent)).max().unwrap_or(0);
+            // Parents have smaller indexes than their children.
+            let place = |parent: u32| spans.binary_search_by_key(&parent, |it| it.0).ok();
+            let parents = shard.parents.map(|parent| parent.and_then(place));
+            let ended = parents.into_iter().flatten().filter_map(|parent| spans[parent].1.until_ms);
+            let since_ms = ended.max().unwrap_or(0);
+            // The two parents of a merge are sealed one after the other, and the child takes both places at once.
+            for parent in parents.into_iter().flatten().filter(|_| !planted(Bug::OpenUntilSealed)) {
+                if let Some(until) = &mut spans[parent].1.until_ms {
+                    *until = since_ms;
+                }
+            }
             let until_ms = match shard.state {
                 ShardState::Closed { at_ms, .. } if planted(Bug::ClosedBeforeOpen) => Some(at_ms),
                 ShardState::Closed { at_ms, .. } => Some(at_ms.max(since_ms)),
                 ShardState::Open => None,
             };
-            lives.push((index, Span { since_ms, until_ms }));
+            spans.push((index, Span { since_ms, until_ms }));
         }
-        // The two parents of a merge are sealed one after the other, and the child takes both places at once.
-        let since: Vec<(u32, u64)> = lives.iter().map(|(index, span)| (*index, span.since_ms)).collect();
-        let until = |(shard, span): (&StreamShard, Span)| {
-            let ShardState::Closed { children, .. } = &shard.state else { return span };
-            let child = children.first().filter(|_| !planted(Bug::OpenUntilSealed));
-            let taken = child.and_then(|child| since.binary_search_by_key(child, |it| it.0).ok()).map(|at| since[at].1);
-            Span { until_ms: span.until_ms.max(taken), ..span }
-        };
-        self.shards.values().zip(lives.into_iter().map(|(_, span)| span)).map(until).collect()
+        spans
     }
 }

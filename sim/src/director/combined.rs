@@ -14,7 +14,7 @@ use braid_stream::placement::place_leaders;
 use super::links::Change;
 use super::triggers::Armed;
 use super::watchman::REPLACED_MAX;
-use super::{Director, Then, dir_of, name};
+use super::{Director, Then, dir_of, is_segment};
 use crate::fault::{Arming, Blast, Effect, Fault, Kind, Left, Trigger};
 use crate::plan::Ending;
 
@@ -158,10 +158,7 @@ impl Director {
             let Some(led) = d.some_led(lasting).or_else(|| d.some_led(holds)) else { return };
             let dir = dir_of(led.group);
             for _ in 0..4 {
-                d.flip_bit_of(victim, |path, len| {
-                    let segment = path.parent() == Some(&dir) && name(path).starts_with("segment-");
-                    segment.then(|| 0..d.settled(victim, path, len))
-                });
+                d.flip_bit_of(victim, |path, len| is_segment(path, &dir).then(|| 0..d.settled(victim, path, len)));
             }
             d.hand_over(&led, victim);
         });

@@ -29,7 +29,7 @@ impl Catalog {
         let at_ms = now_ms.saturating_sub(grace_ms);
         let of = |stream: &Stream| {
             let mut found: Vec<u32> = Vec::new();
-            for ((&index, shard), span) in stream.shards.iter().zip(stream.spans()) {
+            for (shard, (index, span)) in stream.shards.values().zip(stream.spans()) {
                 if found.len() == most {
                     break;
                 }
@@ -70,7 +70,7 @@ impl Catalog {
         if !is_serving(stream) {
             return Err(StreamError::Status { stream: *id, status: stream.status });
         }
-        let spans: BTreeMap<u32, Span> = stream.shards.keys().copied().zip(stream.spans()).collect();
+        let spans: BTreeMap<u32, Span> = stream.spans().into_iter().collect();
         for (nth, &index) in shards.iter().enumerate() {
             let shard = stream.shard_id(index);
             let Some(known) = stream.shards.get(&index) else {
