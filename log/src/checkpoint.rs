@@ -127,6 +127,7 @@ pub(crate) async fn write(core: &Core, seq: SegmentSeq, last: LogId, state: Byte
     }
     write_file(core, &seq.checkpoint_name(), last, state).await?;
     reachable!(Mark::CheckpointWritten);
+    braid_probe::checkpointed(core.identity.group, last.index, core.durable.borrow().covers(last.index + 1, seq));
     let mut log = core.lock();
     log.checkpointed = log.checkpointed.max(Some(last));
     Ok(())

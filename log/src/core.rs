@@ -85,6 +85,13 @@ pub(crate) struct Durable {
     pub stopped: bool,
 }
 
+impl Durable {
+    /// Whether entries below `end` and the file of segment `seq` are durable.
+    pub fn covers(&self, end: u64, seq: SegmentSeq) -> bool {
+        self.end >= end && self.seq >= seq
+    }
+}
+
 pub(crate) struct Shared {
     pub ledger: Ledger,
     pub ring: Ring,
@@ -234,10 +241,9 @@ impl Core {
     /// Waits until entries below `end` and the file of segment `seq` are durable.
     pub(crate) async fn wait_durable(&self, end: u64, seq: SegmentSeq) -> io::Result<()> {
         let mut durable = self.durable.subscribe();
-        let there = |d: &Durable| d.end >= end && d.seq >= seq;
-        let seen = durable.wait_for(|d| there(d) || d.stopped).await.map(|d| *d);
+        let seen = durable.wait_for(|d| d.covers(end, seq) || d.stopped).await.map(|d| *d);
         match seen {
-            Ok(d) if there(&d) => Ok(()),
+            Ok(d) if d.covers(end, seq) => Ok(()),
             _ => Err(self.lock().stopped_error()),
         }
     }

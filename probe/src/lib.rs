@@ -140,3 +140,16 @@ pub const fn opened(_group: u32, _last: Option<u64>) {}
 pub fn opened(group: u32, last: Option<u64>) {
     watch::opened(group, last);
 }
+
+/// A replica of `group` has a checkpoint of what entries up to `last` made; `is_durable` says whether its log has them on
+/// its disk, and the segment that follows.
+#[cfg(not(feature = "sim"))]
+#[inline(always)]
+pub const fn checkpointed(_group: u32, _last: u64, _is_durable: bool) {}
+
+/// A replica of `group` has a checkpoint of what entries up to `last` made; `is_durable` says whether its log has them on
+/// its disk, and the segment that follows.
+#[cfg(feature = "sim")]
+pub fn checkpointed(group: u32, last: u64, is_durable: bool) {
+    watch::checkpointed(group, last, is_durable);
+}

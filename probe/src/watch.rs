@@ -28,6 +28,8 @@ pub trait Watcher {
     fn acknowledged(&self, _group: u32, _index: u64) {}
     /// See [`crate::opened`].
     fn opened(&self, _group: u32, _last: Option<u64>) {}
+    /// See [`crate::checkpointed`].
+    fn checkpointed(&self, _group: u32, _last: u64, _is_durable: bool) {}
 }
 
 thread_local! {
@@ -104,5 +106,11 @@ pub(crate) fn acknowledged(group: u32, index: u64) {
 pub(crate) fn opened(group: u32, last: Option<u64>) {
     if let Some(watcher) = current() {
         watcher.opened(group, last);
+    }
+}
+
+pub(crate) fn checkpointed(group: u32, last: u64, is_durable: bool) {
+    if let Some(watcher) = current() {
+        watcher.checkpointed(group, last, is_durable);
     }
 }

@@ -158,6 +158,11 @@ impl braid_probe::watch::Watcher for Ear {
         let (_, pid) = executor::current();
         self.director.on_opened(pid, group, last);
     }
+
+    fn checkpointed(&self, group: u32, last: u64, is_durable: bool) {
+        let (_, pid) = executor::current();
+        self.director.on_checkpointed(pid, group, last, is_durable);
+    }
 }
 
 /// Until it is dropped, this thread's marks go to the ear.

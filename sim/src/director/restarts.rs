@@ -158,4 +158,11 @@ impl Director {
             state.wrong.extend(wrong);
         }
     }
+
+    /// A node has a checkpoint of `group` up to entry `last`; whether its log holds all that durably.
+    pub fn on_checkpointed(&self, pid: Pid, group: u32, last: u64, is_durable: bool) {
+        let Teller::Node(number) = self.story.teller(pid) else { return };
+        let wrong = kept::check_checkpoint(number, group, last, is_durable);
+        self.state().wrong.extend(wrong);
+    }
 }
