@@ -35,16 +35,18 @@ impl Content {
 
     pub(super) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let end = self.len.min(offset.saturating_add(len as u64));
-        let mut out = vec![0; end.saturating_sub(offset) as usize];
-        if out.is_empty() {
+        let mut out = Vec::with_capacity(end.saturating_sub(offset) as usize);
+        if end <= offset {
             return out;
         }
         for (&number, sector) in self.sectors.range(offset / SECTOR..=(end - 1) / SECTOR) {
             let start = number * SECTOR;
             let (from, to) = (offset.max(start), end.min(start + SECTOR));
-            out[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&sector[(from - start) as usize..(to - start) as usize]);
+            // What was never written reads as zeroes.
+            out.resize((from - offset) as usize, 0);
+            out.extend_from_slice(&sector[(from - start) as usize..(to - start) as usize]);
         }
+        out.resize((end - offset) as usize, 0);
         out
     }
 
