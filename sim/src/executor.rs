@@ -203,12 +203,7 @@ struct Clock {
 
 impl Clock {
     fn at(&self, now: Nanos) -> Nanos {
-        let ran = now - self.since;
-        // Asked all the time; most clocks are right.
-        if self.drift_ppm == 0 {
-            return self.base + ran;
-        }
-        let ran = i128::from(ran);
+        let ran = i128::from(now - self.since);
         self.base + (ran + ran * i128::from(self.drift_ppm) / 1_000_000) as u64
     }
 

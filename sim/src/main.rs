@@ -19,7 +19,7 @@ use braid_sim::plan::Profile;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Every run has a thread of its own. With an arena for each core, not a few for each, it finds the memory that the run
-/// before it had: a tenth of the time of many short runs.
+/// before it had, and asks the system for less.
 #[unsafe(export_name = "malloc_conf")]
 static ALLOCATOR_OPTIONS: &[u8] = b"percpu_arena:percpu\0";
 

@@ -35,10 +35,10 @@ impl Content {
 
     pub(super) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let end = self.len.min(offset.saturating_add(len as u64));
-        let mut out = Vec::with_capacity(end.saturating_sub(offset) as usize);
         if end <= offset {
-            return out;
+            return Vec::new();
         }
+        let mut out = Vec::with_capacity((end - offset) as usize);
         for (&number, sector) in self.sectors.range(offset / SECTOR..=(end - 1) / SECTOR) {
             let start = number * SECTOR;
             let (from, to) = (offset.max(start), end.min(start + SECTOR));
