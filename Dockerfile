@@ -1,15 +1,25 @@
-# One image: the braid program. Not built or run by CI; `./scripts/test` and `./scripts/demo` are what is proven.
-FROM rust:1-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends g++ make libclang-dev && rm -rf /var/lib/apt/lists/*
+# The braid program on Debian. Two ways to it:
+#
+#   ./scripts/package                 from the package that it has just made, so that both are one build
+#   docker build -t braid .           compiles here, with nothing but a container engine: about 20 minutes on two cores
+#
+# Needs BuildKit, which leaves out the stage that is not asked for.
+ARG PROGRAM=compiled
+
+FROM rust:1-bookworm AS compiled
 WORKDIR /src
 COPY . .
-# RocksDB takes about 15 minutes on two cores; the cache mount keeps it between builds.
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --workspace --bin braid && cp target/release/braid /braid
+RUN bash -c 'source scripts/setup && cargo build --profile dist --locked --workspace --bin braid' && \
+    install -D target/dist/braid /program/usr/bin/braid
+
+FROM scratch AS packaged
+COPY dist/image /program
+
+FROM ${PROGRAM} AS program
 
 FROM debian:bookworm-slim
-RUN useradd --system --home-dir /var/lib/braid --create-home braid
-COPY --from=build /braid /usr/local/bin/braid
+RUN useradd --system --uid 7070 --home-dir /var/lib/braid --create-home braid
+COPY --from=program /program /
 USER braid
 ENV BRAID_DATA_DIR=/var/lib/braid
 VOLUME /var/lib/braid

@@ -19,6 +19,7 @@ mod exit;
 mod generate;
 mod get;
 mod load;
+mod man;
 mod members;
 mod moment;
 mod node;
@@ -101,6 +102,7 @@ enum Command {
     SafeToStop(members::SafeToStop),
     Bench(bench::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Tasks end at their next await; only one that is stuck would take longer.
@@ -142,6 +144,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::SafeToStop(args) => members::safe_to_stop(args, &endpoints, output).await,
         Command::Bench(args) => bench::run(args, &endpoints, output).await,
         Command::Completions(args) => completions::run::<Cli>(&args),
+        Command::Man(args) => man::run::<Cli>(&args),
     }
 }
 

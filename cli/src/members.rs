@@ -53,6 +53,14 @@ pub enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Ask the nodes at the endpoints, and no others, whether they take requests: for health checks
+    ///
+    /// Ends with 0 if all of them do, 4 if one is up and does not, 6 if one can't be reached.
+    ///
+    /// Example:
+    ///   braid node ready --endpoint localhost:7070
+    #[command(verbatim_doc_comment)]
+    Ready,
     /// Take a drained node out of the cluster for good; its id is never used again
     ///
     /// Example:
@@ -99,6 +107,7 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
     let client = endpoints.connect().await?;
     match command {
         Command::List => list(&client, format).await,
+        Command::Ready => ready(&client, &endpoints.addresses, format).await,
         Command::Drain { node: node_id, dry_run: true, .. } => {
             let asked = v1::DrainNodeRequest { node_id, dry_run: true, cancel: false };
             print_moves(&client.drain_node(asked).await?, format)
@@ -174,6 +183,21 @@ pub async fn safe_to_stop(args: SafeToStop, endpoints: &Endpoints, format: Forma
         true => Ok(()),
         false => Err(Failure::new(Exit::Refused, "")),
     }
+}
+
+async fn ready(client: &Client, addresses: &[String], format: Format) -> Result<(), Failure> {
+    let mut all = true;
+    for address in addresses {
+        let node = client.node_status(address.trim_start_matches("https://")).await?;
+        all &= node.ready;
+        let text = if node.ready { "is ready" } else { "does not take requests yet, or no more" };
+        said(
+            format,
+            &format!("node {} in zone {} {text}", node.node_id, node.zone),
+            json!({ "node": node.node_id, "zone": node.zone, "ready": node.ready }),
+        )?;
+    }
+    if all { Ok(()) } else { Err(Failure::new(Exit::Refused, "")) }
 }
 
 async fn list(client: &Client, format: Format) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ fn each_mistake_has_its_code_and_a_word_about_it() {
     const CASES: &[(&[&str], i32, &str)] = &[
         (&["stream", "list"], 6, "braid dev"),
         (&["cluster", "status"], 6, "no endpoint answered"),
+        (&["node", "ready"], 6, "no endpoint answered"),
         (&["--endpoint", "nonsense", "stream", "list"], 2, "not host:port"),
         (&["nonsense"], 2, "unrecognized subcommand"),
         (&["stream", "create", "s", "--shards", "0"], 2, "--shards"),
@@ -44,6 +45,7 @@ fn each_mistake_has_its_code_and_a_word_about_it() {
         (&["node", "--check", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
         (&["--help"], 0, ""),
         (&["completions", "zsh"], 0, ""),
+        (&["man", "/dev/null/man"], 1, "/dev/null/man"),
     ];
     for (args, code, word) in CASES {
         let output = braid(args);
