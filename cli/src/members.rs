@@ -107,7 +107,7 @@ pub async fn run(command: Command, endpoints: &Endpoints, format: Format) -> Res
     let client = endpoints.connect().await?;
     match command {
         Command::List => list(&client, format).await,
-        Command::Ready => ready(&client, &endpoints.addresses, format).await,
+        Command::Ready => ready(&client, format).await,
         Command::Drain { node: node_id, dry_run: true, .. } => {
             let asked = v1::DrainNodeRequest { node_id, dry_run: true, cancel: false };
             print_moves(&client.drain_node(asked).await?, format)
@@ -185,12 +185,13 @@ pub async fn safe_to_stop(args: SafeToStop, endpoints: &Endpoints, format: Forma
     }
 }
 
-async fn ready(client: &Client, addresses: &[String], format: Format) -> Result<(), Failure> {
+/// `client` is new, so it knows its endpoints and no other nodes.
+async fn ready(client: &Client, format: Format) -> Result<(), Failure> {
     let mut all = true;
-    for address in addresses {
-        let node = client.node_status(address.trim_start_matches("https://")).await?;
+    for address in client.addresses() {
+        let node = client.node_status(&address).await?;
         all &= node.ready;
-        let text = if node.ready { "is ready" } else { "does not take requests yet, or no more" };
+        let text = if node.ready { "is ready" } else { "does not take requests" };
         said(
             format,
             &format!("node {} in zone {} {text}", node.node_id, node.zone),
