@@ -43,6 +43,8 @@ fn each_mistake_has_its_code_and_a_word_about_it() {
         (&["node", "--check"], 2, "node_id is not set"),
         (&["node", "--check", "--node-id", "x"], 2, "flag --node-id"),
         (&["node", "--check", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
+        // What the Debian package brings.
+        (&["node", "--check", "--config", "../packaging/node.toml"], 0, ""),
         (&["--help"], 0, ""),
         (&["completions", "zsh"], 0, ""),
         (&["man", "/dev/null/man"], 1, "/dev/null/man"),

@@ -197,4 +197,17 @@ mod tests {
         assert!(text.contains("clicks"), "{text}");
         assert_eq!(Arc::strong_count(&held), 1);
     }
+
+    #[test]
+    fn the_dashboard_asks_for_series_that_there_are() {
+        use crate::metrics::names::FACADE;
+        let dashboard = include_str!("../../../packaging/watch/dashboard.json");
+        let there = |name: &str| SERIES.iter().any(|s| s.name == name) || FACADE.iter().any(|s| s.0 == name);
+        let words = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked: Vec<&str> = words.filter(|word| word.starts_with("braid_")).collect();
+        assert!(asked.len() > 5, "{asked:?}");
+        for name in asked {
+            assert!(there(name), "the dashboard asks for {name}, which no node has");
+        }
+    }
 }
